@@ -1,0 +1,98 @@
+# Everything happens inside the checkout: hatch and its caches live in .hatch, the environment in
+# .venv, packages in dist, and what `make serve` runs in .run. Every target may be interrupted and
+# repeated.
+
+PYTHON ?= python3
+CC ?= cc
+export CC
+HATCH_VERSION := 1.18.2
+UV_VERSION := 0.13.9
+
+export HATCH_DATA_DIR := $(CURDIR)/.hatch/data
+export HATCH_CACHE_DIR := $(CURDIR)/.hatch/cache
+export HATCH_CONFIG := $(CURDIR)/.hatch/config.toml
+export HATCH_ENV_TYPE_VIRTUAL_UV_PATH := $(CURDIR)/.hatch/venv/bin/uv
+
+TOOLS := .hatch/venv/hatch-$(HATCH_VERSION)-uv-$(UV_VERSION)
+ENVIRONMENT := .venv/ready
+HATCH := .hatch/venv/bin/hatch --no-color
+UV := .hatch/venv/bin/uv
+DISTRIBUTIONS := . $(patsubst %/pyproject.toml,%,$(wildcard providers/*/pyproject.toml tools/*/pyproject.toml))
+NATIVE_SOURCES := $(wildcard tools/fake_nvml/src/*.[ch] tools/fake_nvml/hatch_build.py)
+
+say = @printf '==> %s\n' '$(1)'
+
+.DEFAULT_GOAL := help
+.PHONY: help env serve test test-server lint fix code-gen build build-server clean prerequisites
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: env  ## Run the server here, on this machine's GPUs or on a simulated node (ARGS=... adds flags)
+	@.venv/bin/python tools/serve $(ARGS)
+
+test: env  ## Run all tests (ARGS=... goes to pytest)
+	$(call say,running all tests)
+	@$(HATCH) run test $(ARGS)
+
+test-server: env  ## Run the tests of the server only (ARGS=... goes to pytest)
+	$(call say,running the tests of the server)
+	@$(HATCH) run test tests $(ARGS)
+
+lint: env  ## Check style, types, layers and the API without changing anything
+	$(call say,checking)
+	@$(HATCH) run check
+
+fix: env  ## Correct and format what can be corrected by itself
+	$(call say,correcting)
+	@$(HATCH) run fix
+
+code-gen: $(TOOLS)  ## Generate the code of the API from proto/
+	$(call say,generating code)
+	@$(HATCH) run codegen:generate
+
+build: prerequisites $(TOOLS)  ## Build every distribution into dist/
+	@set -e; for distribution in $(DISTRIBUTIONS); do \
+	  printf '==> building %s\n' "$$distribution"; \
+	  $(UV) build --quiet --out-dir dist "$$distribution"; \
+	done; ls dist
+
+build-server: $(TOOLS)  ## Build the core (server, client, command line) into dist/
+	$(call say,building the core)
+	@$(UV) build --quiet --out-dir dist .
+	@ls dist
+
+clean:  ## Remove everything that these targets made
+	$(call say,cleaning)
+	@rm -rf .hatch .venv .run dist tools/fake_nvml/device_api_fake_nvml/lib .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- what the targets above stand on
+
+prerequisites:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1 || true)." >&2; \
+	  echo 'Name another one: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@command -v $(firstword $(CC)) >/dev/null || { \
+	  echo 'A C compiler is needed for the simulated GPUs: install gcc or clang, or name one: make CC=...' >&2; \
+	  exit 1; }
+
+# The stamp carries the versions, so a new pin makes a new installation. It is written last.
+$(TOOLS): | prerequisites
+	$(call say,installing hatch $(HATCH_VERSION) and uv $(UV_VERSION) into .hatch)
+	@$(PYTHON) -m venv --clear .hatch/venv || { \
+	  echo 'python3 cannot make virtual environments: install its venv module (Debian: python3-venv).' >&2; \
+	  exit 1; }
+	@.hatch/venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	  hatch==$(HATCH_VERSION) uv==$(UV_VERSION)
+	@touch .hatch/config.toml $@
+
+# Members are installed in editable mode: their code is live, but entry points, dependencies and C
+# sources are taken up by installing again. A new environment costs seconds, for uv keeps a cache.
+env: $(ENVIRONMENT)  ## Make the development environment, or bring it up to date
+
+$(ENVIRONMENT): $(TOOLS) hatch.toml $(DISTRIBUTIONS:%=%/pyproject.toml) $(NATIVE_SOURCES)
+	$(call say,preparing the environment)
+	@$(HATCH) env remove default
+	@$(HATCH) env create default
+	@touch $@
