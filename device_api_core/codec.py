@@ -1,0 +1,170 @@
+"""The only translation between values and protobuf bytes.
+
+Decoding checks what the wire format cannot: a status must be one of three words, a timestamp must
+be a real time. Encoding makes a fresh protobuf message each time, because one that is changed in
+place never returns its arena's memory, and joins encoded parts by hand: a GPU's unchanged
+conditions, a list's items and a watch event's object are length-delimited fields, whose bytes do
+not depend on what surrounds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from device_api_core._proto import gpu_pb2
+from device_api_core.errors import InvalidArgument
+from device_api_core.resources import Condition, ConditionStatus, GpuSpec, GpuStatus
+
+M = TypeVar("M", bound=Message)
+
+NANOS = 1_000_000_000
+# The range of google.protobuf.Timestamp: years 1 to 9999.
+_MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
+
+_STATUSES = {status.value: status for status in ConditionStatus}
+
+# Tags of length-delimited fields, by field number: (number << 3) | 2.
+_FIELD_1, _FIELD_2, _FIELD_3 = b"\x0a", b"\x12", b"\x1a"
+_VARINT_FIELD_4 = b"\x20"
+
+
+def decode(kind: type[M], data: bytes) -> M:
+    """Parse a request. Raises ``InvalidArgument`` if the bytes are not such a message."""
+    message = kind()
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise InvalidArgument("request", f"is not a valid {kind.DESCRIPTOR.name}") from error
+    return message
+
+
+def decode_condition(message: gpu_pb2.Condition, provider_id: str, field: str) -> Condition:
+    """A condition as its provider sent it, owned by ``provider_id``."""
+    status = _STATUSES.get(message.status)
+    if status is None:
+        raise InvalidArgument(
+            f"{field}.status", f"must be True, False or Unknown, not {message.status[:64]!r}"
+        )
+    time = None
+    if message.HasField("last_transition_time"):
+        stamp = message.last_transition_time
+        if not (_MIN_SECONDS <= stamp.seconds <= _MAX_SECONDS and 0 <= stamp.nanos < NANOS):
+            raise InvalidArgument(f"{field}.last_transition_time", "is not a valid timestamp")
+        time = stamp.seconds * NANOS + stamp.nanos
+    return Condition(message.type, status, message.reason, message.message, time, provider_id)
+
+
+def decode_status(message: gpu_pb2.GpuStatus, provider_id: str, field: str) -> GpuStatus:
+    """A whole status as its provider sent it, every condition owned by ``provider_id``."""
+    conditions = tuple(
+        decode_condition(c, provider_id, f"{field}.conditions[{i}]")
+        for i, c in enumerate(message.conditions)
+    )
+    return GpuStatus(conditions, message.recommended_action)
+
+
+def decode_spec(message: gpu_pb2.GpuSpec) -> GpuSpec:
+    """What a GPU is, as its provider sent it."""
+    return GpuSpec(
+        uuid=message.uuid,
+        index=message.index if message.HasField("index") else None,
+        minor=message.minor if message.HasField("minor") else None,
+        pci_bus_id=message.pci_bus_id,
+        product_name=message.product_name,
+        architecture=message.architecture,
+        memory_bytes=message.memory_bytes if message.HasField("memory_bytes") else None,
+        serial=message.serial,
+        mig_mode=message.mig_mode,
+    )
+
+
+def encode_spec(spec: GpuSpec) -> bytes:
+    """A ``GpuSpec`` message."""
+    return gpu_pb2.GpuSpec(
+        uuid=spec.uuid,
+        index=spec.index,
+        minor=spec.minor,
+        pci_bus_id=spec.pci_bus_id,
+        product_name=spec.product_name,
+        architecture=spec.architecture,
+        memory_bytes=spec.memory_bytes,
+        serial=spec.serial,
+        mig_mode=spec.mig_mode,
+    ).SerializeToString()
+
+
+def encode_condition(condition: Condition) -> bytes:
+    """A condition as a field of ``GpuStatus``, ready to be joined with its siblings."""
+    message = gpu_pb2.Condition(
+        type=condition.type,
+        status=condition.status.value,
+        reason=condition.reason,
+        message=condition.message,
+        provider_id=condition.provider_id,
+    )
+    if condition.last_transition_time is not None:
+        seconds, nanos = divmod(condition.last_transition_time, NANOS)
+        message.last_transition_time.seconds = seconds
+        message.last_transition_time.nanos = nanos
+    return _delimited(_FIELD_1, message.SerializeToString())
+
+
+def encode_item(
+    name: str, version: int, spec: bytes, conditions: Iterable[bytes], recommended_action: str
+) -> bytes:
+    """A GPU as an item of ``GpuList``, from an encoded spec and encoded conditions. The same bytes
+    are the object of a ``WatchGpusResponse``."""
+    meta = _text(_FIELD_1, name) + _text(_FIELD_2, str(version))
+    status = b"".join(conditions) + _text(_FIELD_2, recommended_action)
+    return _delimited(
+        _FIELD_2,
+        _delimited(_FIELD_1, meta)
+        + _delimited(_FIELD_2, spec)
+        + _delimited(_FIELD_3, status)
+        + _VARINT_FIELD_4
+        + _varint(version),
+    )
+
+
+def get_response(item: bytes) -> bytes:
+    """A ``GetGpuResponse`` from a list item: the object is field 1 there and field 2 here."""
+    return _FIELD_1 + item[1:]
+
+
+def list_response(version: int, items: Sequence[bytes]) -> bytes:
+    """A ``ListGpusResponse``."""
+    meta = _delimited(_FIELD_1, _text(_FIELD_1, str(version)))
+    return _delimited(_FIELD_1, meta + b"".join(items))
+
+
+def watch_response(event_type: str, item: bytes) -> bytes:
+    """A ``WatchGpusResponse`` about a list item."""
+    return _text(_FIELD_1, event_type) + item
+
+
+def bookmark(version: int) -> bytes:
+    """A ``WatchGpusResponse`` that carries nothing but a resource version."""
+    meta = _delimited(_FIELD_1, _text(_FIELD_2, str(version)))
+    return watch_response("BOOKMARK", _delimited(_FIELD_2, meta))
+
+
+def _text(tag: bytes, text: str) -> bytes:
+    return _delimited(tag, text.encode()) if text else b""
+
+
+def _delimited(tag: bytes, payload: bytes) -> bytes:
+    return tag + _varint(len(payload)) + payload
+
+
+def _varint(number: int) -> bytes:
+    if number < 0x80:
+        return bytes((number,))
+    encoded = bytearray()
+    while number >= 0x80:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
