@@ -1,0 +1,300 @@
+"""The one truth: all GPUs, every change to them, and the updates that providers hold.
+
+Everything here runs on the event loop and nothing waits, so each method is one step: readers see
+all of a change or none of it, and its event is queued in the same step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from device_api_core import codec, conditions
+from device_api_core.entries import Change, Entry, SetCondition, encoded, merge_spec
+from device_api_core.errors import AlreadyExists, Conflict, LimitExceeded, NotFound
+from device_api_core.events import EventLog, Kind
+from device_api_core.metrics import Metrics
+from device_api_core.resources import Condition, ConditionStatus, GpuSpec, GpuStatus
+from device_api_core.staging import Step, prepare, status_changes
+from device_api_core.validation import MAX_GPUS
+from device_api_core.watch import WatchHub
+
+
+class DeviceCache:
+    """All GPUs by name. ``wall`` gives nanoseconds since the Unix epoch."""
+
+    def __init__(
+        self,
+        hub: WatchHub,
+        *,
+        events: EventLog,
+        metrics: Metrics,
+        wall: Callable[[], int],
+        version_reached: Callable[[int], None],
+        strict_unregister: bool = False,
+    ) -> None:
+        self._hub = hub
+        self._events = events
+        self._metrics = metrics
+        self._wall = wall
+        self._version_reached = version_reached
+        self._strict_unregister = strict_unregister
+        self._entries: dict[str, Entry] = {}
+        self._names_by_uuid: dict[str, str] = {}
+        self._version = hub.version
+        self._list_bytes = 0
+        self._list_response: bytes | None = None
+        self._update_counts = {
+            op: metrics.updates.labels(op)
+            for op in ("register", "unregister", "update_status", "update_condition", "set")
+        }
+        self._event_counts = {
+            t: metrics.watch_events.labels(t) for t in ("ADDED", "MODIFIED", "DELETED")
+        }
+
+    def __repr__(self) -> str:
+        return f"<DeviceCache {len(self._entries)} GPUs at version {self._version}>"
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def version(self) -> int:
+        """The version of the last effective change."""
+        return self._version
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All GPUs, in order of registration."""
+        return tuple(self._entries.values())
+
+    def get(self, name: str) -> Entry:
+        """One GPU. Raises ``NotFound``."""
+        entry = self._entries.get(name)
+        if entry is None:
+            raise NotFound(f'gpu "{name}" not found')
+        return entry
+
+    def list_response(self) -> bytes:
+        """The encoded answer to ``ListGpus``, joined once per version."""
+        if self._list_response is None:
+            items = [e.item for e in self._entries.values()]
+            self._list_response = codec.list_response(self._version, items)
+        return self._list_response
+
+    def snapshot_events(self) -> list[bytes]:
+        """Every GPU as an encoded ADDED event."""
+        return [codec.watch_response("ADDED", e.item) for e in self._entries.values()]
+
+    def owned_by(self, provider_id: str) -> list[Entry]:
+        """The GPUs that a provider registered or reports on."""
+        return [e for e in self._entries.values() if e.belongs_to(provider_id)]
+
+    def known(self, provider_id: str) -> Mapping[str, tuple[Condition, ...]]:
+        """The conditions a provider owns, by GPU."""
+        owned = {name: e.health.of(provider_id) for name, e in self._entries.items()}
+        return {name: found for name, found in owned.items() if found}
+
+    def register(
+        self, name: str, spec: GpuSpec, provider_id: str, initial: GpuStatus | None = None
+    ) -> tuple[bool, int]:
+        """Make a GPU known or merge its spec; returns whether it is new, and its version.
+        ``initial`` is used for a new GPU only. Raises ``AlreadyExists`` for a uuid or name that
+        another GPU holds, ``LimitExceeded``.
+        """
+        known = self._entries.get(name)
+        self._check_uuid(name, spec, known)
+        if known is None:
+            if len(self._entries) >= MAX_GPUS:
+                raise LimitExceeded(f"{MAX_GPUS} GPUs are registered, which is the limit")
+            now = self._wall()
+            health = conditions.new_health(now)
+            if initial is not None:
+                health = conditions.set_status(health, provider_id, initial.conditions, now)
+                order = self._version + 1
+                health = conditions.set_action(
+                    health, provider_id, initial.recommended_action, order
+                )
+            entry = Entry(name, spec, frozenset({provider_id}), health)
+        else:
+            merged = merge_spec(known.spec, spec)
+            entry = replace(known, spec=merged, registrants=known.registrants | {provider_id})
+        self._install(self._prepare([entry]))
+        self._update_counts["register"].inc()
+        return known is None, self._entries[name].version
+
+    def apply(self, provider_id: str, changes: Sequence[Change]) -> dict[str, int]:
+        """Apply a provider's changes together or not at all; returns the versions by GPU.
+
+        Raises ``NotFound``, ``Conflict``, ``LimitExceeded``.
+        """
+        now = self._wall()
+        order = self._version + 1
+        staged: dict[str, Entry] = {}
+        for change in changes:
+            entry = staged.get(change.gpu) or self.get(change.gpu)
+            try:
+                health = change.apply(entry.health, provider_id, now, order)
+            except Conflict as conflict:
+                self._note_forgery(provider_id, change, conflict)
+                raise
+            staged[change.gpu] = replace(entry, health=health)
+        self._install(self._prepare(staged.values(), refusable=True))
+        for change in changes:
+            single = isinstance(change, SetCondition)
+            self._update_counts["update_condition" if single else "update_status"].inc()
+        return {name: self._entries[name].version for name in staged}
+
+    def unregister(self, name: str) -> bool:
+        """Remove a GPU whole: an operator's act. Returns whether it was there.
+
+        Raises ``Conflict`` under ``strict_unregister`` while a provider holds a False on it.
+        """
+        entry = self._entries.get(name)
+        if entry is not None:
+            if self._strict_unregister:
+                _refuse_while_faulty(entry)
+            self._remove(entry)
+            self._events.record(
+                Kind.OPERATOR,
+                "GpuUnregistered",
+                "the GPU was removed whole",
+                gpu=name,
+                warning=True,
+            )
+        self._update_counts["unregister"].inc()
+        return entry is not None
+
+    def withdraw(self, name: str, provider_id: str) -> bool:
+        """One provider stops reporting a GPU. Returns whether that removed the GPU."""
+        entry = self._entries.get(name)
+        removed = False
+        if entry is not None:
+            health = conditions.withdraw(entry.health, provider_id, self._wall())
+            removed = self._keep_or_remove(entry, health, provider_id)
+        self._update_counts["unregister"].inc()
+        return removed
+
+    def forget(self, provider_id: str) -> tuple[int, int]:
+        """Drop all that a provider ever said: an operator's act. Returns how many GPUs and
+        conditions that touched."""
+        gpus = removed = 0
+        for entry in self.owned_by(provider_id):
+            gpus += 1
+            removed += len(entry.health.of(provider_id))
+            health = conditions.forget(entry.health, provider_id, self._wall())
+            self._keep_or_remove(entry, health, provider_id)
+        return gpus, removed
+
+    def lapse(self, provider_id: str, reason: str, message: str, gpus: Iterable[str] = ()) -> int:
+        """Stop believing a provider's True, on the named GPUs or on all. Returns how many GPUs
+        that changed."""
+        now = self._wall()
+        names = set(gpus)
+        lapsed = [
+            replace(e, health=conditions.lapse(e.health, provider_id, reason, message, now))
+            for e in self._entries.values()
+            if not names or e.name in names
+        ]
+        return self._install(self._prepare(lapsed, refusable=False))
+
+    def clear(self, name: str, type_: str) -> tuple[int, str]:
+        """An operator clears a condition; returns the GPU's version and the owner to be told."""
+        entry = self.get(name)
+        message = "cleared by an operator; waiting for its provider to report again"
+        health, owner = conditions.clear(entry.health, type_, message, self._wall())
+        self._install(self._prepare([replace(entry, health=health)], refusable=False))
+        return self._entries[name].version, owner
+
+    def _prepare(self, entries: Iterable[Entry], *, refusable: bool = True) -> Step:
+        step = prepare(
+            entries,
+            stored=self._entries,
+            version=self._version,
+            list_bytes=self._list_bytes,
+            refusable=refusable,
+        )
+        self._metrics.messages_cut.inc(step.cut)
+        return step
+
+    def _install(self, step: Step) -> int:
+        """Make prepared changes visible and publish them. Returns how many GPUs changed."""
+        changed = 0
+        self._list_bytes = step.list_bytes
+        for entry, known in step.installs:
+            self._entries[entry.name] = entry
+            if known is not None and entry.version == known.version:
+                continue
+            changed += 1
+            if entry.spec.uuid:
+                self._names_by_uuid[entry.spec.uuid.casefold()] = entry.name
+            self._publish("MODIFIED" if known else "ADDED", entry, entry.version)
+            self._record_transitions(entry, known)
+        return changed
+
+    def _keep_or_remove(self, entry: Entry, health: conditions.Health, provider_id: str) -> bool:
+        registrants = entry.registrants - {provider_id}
+        if not registrants and not health.conditions:
+            self._remove(entry)
+            return True
+        kept = replace(entry, registrants=registrants, health=health)
+        self._install(self._prepare([kept], refusable=False))
+        return False
+
+    def _remove(self, entry: Entry) -> None:
+        del self._entries[entry.name]
+        self._names_by_uuid.pop(entry.spec.uuid.casefold(), None)
+        self._list_bytes -= len(entry.item)
+        gone = encoded(entry, entry, self._version + 1)
+        self._publish("DELETED", gone, gone.version)
+
+    def _publish(self, event_type: str, entry: Entry, version: int) -> None:
+        self._version = version
+        self._list_response = None
+        self._hub.publish(version, codec.watch_response(event_type, entry.item))
+        self._event_counts[event_type].inc()
+        self._version_reached(version)
+
+    def _check_uuid(self, name: str, spec: GpuSpec, known: Entry | None) -> None:
+        if not spec.uuid:
+            return
+        if known is not None and known.spec.uuid:
+            if known.spec.uuid.casefold() != spec.uuid.casefold():
+                raise AlreadyExists(f'gpu "{name}" has uuid {known.spec.uuid}, not {spec.uuid}')
+            return
+        holder = self._names_by_uuid.get(spec.uuid.casefold())
+        if holder is not None and holder != name:
+            raise AlreadyExists(f'uuid {spec.uuid} belongs to gpu "{holder}"')
+
+    def _note_forgery(self, provider_id: str, change: Change, conflict: Conflict) -> None:
+        if any(c.status is ConditionStatus.FALSE for c in change.conditions):
+            self._metrics.refused_forgeries.inc()
+            self._events.record(
+                Kind.PROVIDER,
+                "FalseRefused",
+                f"a False was refused: {conflict.message}",
+                gpu=change.gpu,
+                provider_id=provider_id,
+                warning=True,
+            )
+
+    def _record_transitions(self, entry: Entry, known: Entry | None) -> None:
+        for was, c in status_changes(known.health if known else None, entry.health):
+            text = f"{c.type} {was or 'new'} -> {c.status} ({c.reason}) {c.message}"
+            self._events.record(
+                Kind.HEALTH,
+                c.reason or c.status.value,
+                text[:1_024],
+                gpu=entry.name,
+                provider_id=c.provider_id,
+                warning=c.status is not ConditionStatus.TRUE,
+            )
+
+
+def _refuse_while_faulty(entry: Entry) -> None:
+    for c in entry.health.conditions:
+        if c.status is ConditionStatus.FALSE:
+            raise Conflict(
+                f'gpu "{entry.name}" has {c.type}=False, held by provider '
+                f"{c.provider_id or 'the anonymous provider'}: it cannot be unregistered before"
+            )

@@ -1,0 +1,126 @@
+"""What the cache stores of one GPU, and the changes that providers make to it.
+
+An :class:`Entry` is immutable. A change is applied to one, which gives another; only when the cache
+installs it does it get a version and bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+from device_api_core import codec, conditions
+from device_api_core.conditions import Health
+from device_api_core.resources import Condition, Gpu, GpuSpec, GpuStatus, ObjectMeta
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One GPU: what it is, who registered it, what is said of its health.
+
+    ``version`` and ``item`` (the encoded GPU, as a field of ``GpuList``) are those of the last
+    :func:`encoded`; ``parts`` are the encoded conditions in the order of ``health.published``.
+    """
+
+    name: str
+    spec: GpuSpec
+    registrants: frozenset[str]
+    health: Health
+    version: int = 0
+    spec_bytes: bytes = b""
+    parts: tuple[bytes, ...] = ()
+    item: bytes = b""
+
+    def looks_like(self, other: Entry) -> bool:
+        """Whether readers could not tell the two apart."""
+        if self.health is other.health and self.spec is other.spec:
+            return True
+        return (
+            self.spec == other.spec
+            and self.health.published == other.health.published
+            and self.health.recommended_action == other.health.recommended_action
+        )
+
+    @property
+    def gpu(self) -> Gpu:
+        """The GPU as readers see it."""
+        status = GpuStatus(self.health.published, self.health.recommended_action)
+        return Gpu(ObjectMeta(self.name, self.version), self.spec, status)
+
+    @cached_property
+    def get_response(self) -> bytes:
+        """The encoded answer to ``GetGpu``."""
+        return codec.get_response(self.item)
+
+    def belongs_to(self, provider_id: str) -> bool:
+        """Whether the provider registered the GPU or owns a condition on it."""
+        return provider_id in self.registrants or bool(self.health.of(provider_id))
+
+
+@dataclass(frozen=True, slots=True)
+class SetCondition:
+    """One condition; ``recommended_action`` is ``None`` to leave the provider's action alone."""
+
+    gpu: str
+    condition: Condition
+    recommended_action: str | None = None
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """The conditions it sets."""
+        return (self.condition,)
+
+    def apply(self, health: Health, provider_id: str, now: int, order: int) -> Health:
+        """The health after the change. Raises ``Conflict``."""
+        changed = conditions.set_condition(health, self.condition, now)
+        if self.recommended_action is None:
+            return changed
+        return conditions.set_action(changed, provider_id, self.recommended_action, order)
+
+
+@dataclass(frozen=True, slots=True)
+class SetStatus:
+    """All conditions and the action of one provider on one GPU."""
+
+    gpu: str
+    conditions: tuple[Condition, ...]
+    recommended_action: str = ""
+
+    def apply(self, health: Health, provider_id: str, now: int, order: int) -> Health:
+        """The health after the change. Raises ``Conflict``."""
+        changed = conditions.set_status(health, provider_id, self.conditions, now)
+        return conditions.set_action(changed, provider_id, self.recommended_action, order)
+
+
+Change = SetCondition | SetStatus
+
+
+def merge_spec(known: GpuSpec, new: GpuSpec) -> GpuSpec:
+    """The known spec with every field that ``new`` sets."""
+    unset = ("", None)
+    differing = {
+        f.name: value
+        for f in fields(GpuSpec)
+        if (value := getattr(new, f.name)) not in unset and value != getattr(known, f.name)
+    }
+    # The driver's spelling stays when only the case of the uuid differs.
+    if differing.get("uuid", "").casefold() == known.uuid.casefold() and known.uuid:
+        del differing["uuid"]
+    return replace(known, **differing) if differing else known
+
+
+def encoded(entry: Entry, previous: Entry | None, version: int) -> Entry:
+    """The entry with its version and bytes. Parts that ``previous`` has already are reused."""
+    known: dict[int, bytes] = {}
+    spec_bytes = b""
+    if previous is not None:
+        published = zip(previous.health.published, previous.parts, strict=True)
+        known = {id(c): part for c, part in published}
+        spec_bytes = previous.spec_bytes if previous.spec is entry.spec else b""
+    health = entry.health
+    parts = tuple(known.get(id(c)) or codec.encode_condition(c) for c in health.published)
+    spec_bytes = spec_bytes or codec.encode_spec(entry.spec)
+    item = codec.encode_item(entry.name, version, spec_bytes, parts, health.recommended_action)
+    return Entry(
+        entry.name, entry.spec, entry.registrants, health, version, spec_bytes, parts, item
+    )

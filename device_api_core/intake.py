@@ -1,0 +1,214 @@
+"""Where providers' reports come in, from plugins and from RPCs alike.
+
+Every report is a sign of life of its provider. A provider may hold an update while it finds out
+what is wrong. A provider that crashes or falls silent is no longer believed where it said True.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from device_api_core.cache import DeviceCache
+from device_api_core.conditions import has_lapsed
+from device_api_core.entries import Change
+from device_api_core.errors import Conflict
+from device_api_core.events import EventLog, Kind
+from device_api_core.gate import Hold, ReadGate
+from device_api_core.leases import Leases
+from device_api_core.metrics import Metrics
+from device_api_core.readiness import Readiness
+from device_api_core.resources import Condition, GpuSpec, GpuStatus
+
+HEARTBEAT_LEASE_SECONDS = 60.0
+MAX_HOLD_SECONDS = 5.0
+
+
+class Clock(Protocol):
+    """Two clocks: ``monotonic`` in seconds for intervals, ``wall`` in nanoseconds since the Unix
+    epoch for what people read."""
+
+    def monotonic(self) -> float: ...
+
+    def wall(self) -> int: ...
+
+
+class Intake:
+    """The one door for writes. Lives on the event loop."""
+
+    def __init__(
+        self,
+        cache: DeviceCache,
+        *,
+        readiness: Readiness,
+        events: EventLog,
+        metrics: Metrics,
+        clock: Clock,
+        require_heartbeat: bool = False,
+        heartbeat_lease_seconds: float = HEARTBEAT_LEASE_SECONDS,
+        max_hold_seconds: float = MAX_HOLD_SECONDS,
+    ) -> None:
+        self._cache = cache
+        self._readiness = readiness
+        self._events = events
+        self._metrics = metrics
+        self._require_heartbeat = require_heartbeat
+        self._heartbeat_lease_seconds = heartbeat_lease_seconds
+        self._max_hold_seconds = max_hold_seconds
+        self.gate = ReadGate(
+            max_hold_seconds=max_hold_seconds, clock=clock.monotonic, expired=self._hold_expired
+        )
+        self.leases = Leases(
+            monotonic=clock.monotonic, wall=clock.wall, expired=self._lease_expired
+        )
+        self._lost_listeners: dict[str, Callable[[], None]] = {}
+
+    # --- reports
+
+    def register(
+        self, provider_id: str, name: str, spec: GpuSpec, initial: GpuStatus | None = None
+    ) -> tuple[bool, int]:
+        """See :meth:`DeviceCache.register`."""
+        self.leases.require_room(provider_id)
+        registered = self._cache.register(name, spec, provider_id, initial)
+        self.heard(provider_id)
+        self._readiness.evaluate()
+        if initial is not None and initial.conditions:
+            self._readiness.reported(provider_id)
+        return registered
+
+    def withdraw(self, provider_id: str, name: str) -> bool:
+        """See :meth:`DeviceCache.withdraw`."""
+        removed = self._cache.withdraw(name, provider_id)
+        self.heard(provider_id)
+        return removed
+
+    def apply(self, provider_id: str, changes: Sequence[Change]) -> dict[str, int]:
+        """See :meth:`DeviceCache.apply`."""
+        self.leases.require_room(provider_id)
+        versions = self._cache.apply(provider_id, changes)
+        self.heard(provider_id)
+        self._readiness.reported(provider_id)
+        return versions
+
+    def known(self, provider_id: str) -> Mapping[str, tuple[Condition, ...]]:
+        """The conditions the provider owns now, by GPU."""
+        self.heard(provider_id)
+        return self._cache.known(provider_id)
+
+    # --- held updates
+
+    def hold(self, provider_id: str, gpus: tuple[str, ...]) -> Hold:
+        """Make readers wait while the provider looks closer. Raises ``NotFound`` for a GPU that is
+        not there, ``LimitExceeded``."""
+        for name in gpus:
+            self._cache.get(name)
+        self.heard(provider_id)
+        return self.gate.hold(provider_id, gpus)
+
+    def commit(self, held: Hold, changes: Sequence[Change]) -> dict[str, int]:
+        """Apply what was staged and let the readers pass. A refused change aborts the update.
+
+        Raises ``Conflict`` if the update is over already, and what :meth:`apply` raises.
+        """
+        if not self.gate.is_held(held):
+            raise Conflict("the update is no longer held: it expired or was aborted")
+        try:
+            versions = self.apply(held.provider_id, changes)
+        except BaseException as error:
+            self.abort(held, f"a staged change was refused: {error}")
+            raise
+        self.gate.release(held)
+        return versions
+
+    def abort(self, held: Hold, why: str) -> None:
+        """Drop what was staged. The provider was in doubt, so its True becomes Unknown. Does
+        nothing if the update is over already."""
+        if not self.gate.is_held(held):
+            return
+        id_ = held.provider_id
+        self._cache.lapse(
+            id_, "UpdateAborted", f"the provider's update was aborted: {why}", held.gpus
+        )
+        self.gate.release(held)
+        self._metrics.updates_aborted.labels(id_).inc()
+        self._events.record(
+            Kind.PROVIDER, "UpdateAborted", f"update aborted: {why}", provider_id=id_, warning=True
+        )
+
+    # --- life and loss
+
+    def heard(self, provider_id: str, *, lease_seconds: float | None = None) -> None:
+        """Note a sign of life, and grant a lease if the rules or the caller ask for one."""
+        if self._require_heartbeat and lease_seconds is None:
+            known = self.leases.get(provider_id)
+            if known is None or known.lease_seconds is None:
+                lease_seconds = self._heartbeat_lease_seconds
+        self.leases.heard(provider_id, lease_seconds=lease_seconds)
+
+    def heartbeat(self, provider_id: str, gpus: Sequence[str]) -> bool:
+        """Renew a remote provider's lease. Returns False if it should register and report again:
+        none of its GPUs is known, or what it said is no longer believed."""
+        self.leases.require_room(provider_id)
+        self.heard(provider_id, lease_seconds=self._heartbeat_lease_seconds)
+        self._metrics.heartbeats.labels(provider_id).inc()
+        owned = self._cache.owned_by(provider_id)
+        if gpus:
+            named = set(gpus)
+            owned = [e for e in owned if e.name in named]
+        if not owned or any(has_lapsed(e.health, provider_id) for e in owned):
+            return False
+        self._readiness.synced(provider_id)
+        return True
+
+    def failed(self, provider_id: str, reason: str, message: str) -> None:
+        """The provider crashed, fell silent or was stopped: stop believing its True."""
+        if (held := self.gate.held_by(provider_id)) is not None:
+            self.abort(held, message)
+        self._cache.lapse(provider_id, reason, message)
+
+    def on_lost(self, provider_id: str, listener: Callable[[], None]) -> None:
+        """Call ``listener`` when the provider's lease runs out."""
+        self._lost_listeners[provider_id] = listener
+
+    def knows(self, provider_id: str) -> bool:
+        """Whether the provider was ever heard or owns anything."""
+        return self.leases.get(provider_id) is not None or bool(self._cache.owned_by(provider_id))
+
+    def forget(self, provider_id: str) -> tuple[int, int]:
+        """An operator drops a provider for good. Returns the GPUs and conditions it touched."""
+        if (held := self.gate.held_by(provider_id)) is not None:
+            self.abort(held, "the provider was forgotten")
+        counts = self._cache.forget(provider_id)
+        self.leases.forget(provider_id)
+        self.gate.forget(provider_id)
+        self._metrics.forget_provider(provider_id)
+        self._events.record(
+            Kind.OPERATOR,
+            "ProviderForgotten",
+            f"forgot provider {provider_id or '(anonymous)'}: {counts[1]} conditions removed on "
+            f"{counts[0]} GPUs",
+            provider_id=provider_id,
+            warning=True,
+        )
+        return counts
+
+    def _hold_expired(self, held: Hold) -> None:
+        self.abort(held, f"it was held for more than {self._max_hold_seconds:g} s")
+
+    def _lease_expired(self, provider_id: str) -> None:
+        self._metrics.heartbeat_timeouts.labels(provider_id).inc()
+        sign = self.leases.get(provider_id)
+        seconds = sign.lease_seconds if sign and sign.lease_seconds else 0.0
+        message = (
+            f"nothing was heard from provider {provider_id or '(anonymous)'} for {seconds:g} s"
+        )
+        self.failed(provider_id, "ProviderLost", message)
+        self._events.record(
+            Kind.PROVIDER, "ProviderLost", message, provider_id=provider_id, warning=True
+        )
+        if (listener := self._lost_listeners.get(provider_id)) is not None:
+            listener()
+        elif not self._cache.owned_by(provider_id):
+            # A heartbeat without a GPU leaves nothing worth remembering.
+            self.leases.forget(provider_id)

@@ -1,0 +1,96 @@
+"""The roster: every provider as it is now, plugins of this server and remote writers alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from device_api_core.cache import DeviceCache
+from device_api_core.intake import Intake
+from device_api_core.leases import Sign
+from device_api_core.metrics import ProviderObservation
+
+RUNNING = frozenset({"starting", "running", "silent", "failed"})
+"""States of a plugin that this server runs, well or badly."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderStatus:
+    """One provider. ``home`` is ``thread``, ``process`` or ``remote``; ``last_heard`` is
+    nanoseconds since the Unix epoch; ``lease_seconds`` is ``None`` without a lease."""
+
+    name: str
+    home: str
+    state: str
+    state_reason: str = ""
+    distribution: str = ""
+    version: str = ""
+    entry_point: str = ""
+    contract_version: int = 0
+    restarts: int = 0
+    gpus: int = 0
+    last_heard: int | None = None
+    lease_seconds: float | None = None
+    synced: bool = False
+    summary: str = ""
+    types: tuple[str, ...] = ()
+
+
+class Roster:
+    """Joins what the supervisor knows of plugins with what the intake knows of everybody."""
+
+    def __init__(
+        self,
+        cache: DeviceCache,
+        intake: Intake,
+        plugins: Callable[[], Sequence[ProviderStatus]],
+    ) -> None:
+        self._cache = cache
+        self._intake = intake
+        self._plugins = plugins
+
+    def statuses(self) -> list[ProviderStatus]:
+        """Plugins first, in the order they were found, then remote providers by name."""
+        plugins = [self._with_life(p) for p in self._plugins()]
+        names = {p.name for p in plugins if p.state in RUNNING}
+        remote = [
+            self._with_life(self._remote(sign))
+            for sign in sorted(self._intake.leases.signs, key=lambda s: s.provider_id)
+            if sign.provider_id not in names
+        ]
+        return plugins + remote
+
+    def runs(self, provider_id: str) -> bool:
+        """Whether the provider is a plugin that this server runs."""
+        return any(p.name == provider_id and p.state in RUNNING for p in self._plugins())
+
+    def observations(self) -> tuple[ProviderObservation, ...]:
+        """The same for the metrics; installed plugins that do not run are left out."""
+        return tuple(
+            ProviderObservation(
+                p.name,
+                connected=p.state == "running",
+                last_heard=None if p.last_heard is None else p.last_heard / 1e9,
+                gpus=p.gpus,
+                restarts=p.restarts,
+                plugin=p.home != "remote",
+            )
+            for p in self.statuses()
+            if p.home == "remote" or p.state in RUNNING
+        )
+
+    def _remote(self, sign: Sign) -> ProviderStatus:
+        state = "lost" if sign.lapsed else "running"
+        reason = "its lease ran out" if sign.lapsed else ""
+        return ProviderStatus(sign.provider_id, "remote", state, reason, synced=not sign.lapsed)
+
+    def _with_life(self, status: ProviderStatus) -> ProviderStatus:
+        sign = self._intake.leases.get(status.name)
+        if sign is None or (status.home != "remote" and status.state not in RUNNING):
+            return status
+        return replace(
+            status,
+            gpus=len(self._cache.owned_by(status.name)),
+            last_heard=sign.heard_at,
+            lease_seconds=sign.lease_seconds,
+        )
