@@ -1,0 +1,195 @@
+"""Finding provider plugins: entry points in, validated providers or their errors out.
+
+Each entry point has a plugin host of its own, so one that raises, lies or misspells a hook is
+listed with its error and hurts nobody else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from device_api_core.errors import InvalidArgument, PluginError
+from device_api_core.plugins import spec
+from device_api_core.plugins.options import InvalidOption
+from device_api_core.plugins.spec import CONTRACT_VERSION, ENTRY_POINT_GROUP, PROJECT, Provider
+from device_api_core.reservations import ANY
+from device_api_core.resources import READY
+from device_api_core.validation import check_type
+
+if TYPE_CHECKING:
+    import click
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """One installed entry point: its provider, or why there is none.
+
+    ``entry_point`` is what it loads (``package.module``). ``provider`` is ``None`` exactly when
+    ``error`` says why.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    entry_point: str
+    provider: Provider | None = None
+    error: str = ""
+    options: Mapping[str, object] = field(default_factory=dict)
+    host: pluggy.PluginManager | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def contract_version(self) -> int:
+        """The contract it was written for; 0 if that is unknown."""
+        return self.provider.contract_version if self.provider is not None else 0
+
+    @property
+    def commands(self) -> click.Command | None:
+        """The click command that it adds to ``device-api``, if any."""
+        if self.host is None:
+            return None
+        command: click.Command | None = self.host.hook.device_api_commands()
+        return command
+
+    def create(self) -> Provider:
+        """A fresh provider, for a start or a restart.
+
+        Raises:
+            PluginError: it has none, or its hook fails now.
+        """
+        if self.host is None:
+            raise PluginError(f"provider {self.name} cannot be loaded: {self.error}")
+        return _provider_of(self.host, self.name, self.options)
+
+
+def discover(
+    options: Mapping[str, Mapping[str, object]] | None = None,
+    *,
+    found: Iterable[EntryPoint] | None = None,
+) -> list[Plugin]:
+    """Every installed provider plugin, sorted by name.
+
+    ``options`` are the ``[providers.NAME]`` tables; ``found`` replaces the installed entry points.
+    """
+    configured = options or {}
+    points = sorted(
+        entry_points(group=ENTRY_POINT_GROUP) if found is None else found,
+        key=lambda point: (point.name, point.value),
+    )
+    names = [point.name for point in points]
+    return [
+        _load(point, configured.get(point.name, {}), others=names.count(point.name) - 1)
+        for point in points
+    ]
+
+
+def named(plugins: Iterable[Plugin], names: Iterable[str]) -> list[Plugin]:
+    """The plugins to run, in the order in which they were asked for.
+
+    Raises:
+        PluginError: one is not installed or cannot be loaded.
+    """
+    by_name = {plugin.name: plugin for plugin in plugins}
+    chosen: list[Plugin] = []
+    for name in dict.fromkeys(names):
+        plugin = by_name.get(name)
+        if plugin is None:
+            installed = ", ".join(sorted(by_name)) or "none"
+            raise PluginError(
+                f"no provider {name!r} is installed (installed: {installed}); try "
+                f"`pip install device-api-{name}`, and `device-api providers` to see them"
+            )
+        if plugin.provider is None:
+            raise PluginError(f"provider {name} ({plugin.entry_point}): {plugin.error}")
+        chosen.append(plugin)
+    return chosen
+
+
+def _load(point: EntryPoint, options: Mapping[str, object], *, others: int) -> Plugin:
+    facts: dict[str, Any] = {
+        "name": point.name,
+        "distribution": point.dist.name if point.dist else "",
+        "version": point.dist.version if point.dist else "",
+        "entry_point": point.value,
+        "options": options,
+    }
+    if others:
+        return Plugin(**facts, error=f"{others + 1} installed plugins are called {point.name}")
+    try:
+        host = pluggy.PluginManager(PROJECT)
+        host.add_hookspecs(spec)
+        host.register(point.load(), name=point.name)
+        host.check_pending()
+        provider = _provider_of(host, point.name, options)
+    except (PluginError, InvalidOption) as error:
+        return Plugin(**facts, error=error.message)
+    except Exception as error:  # noqa: BLE001
+        # Anything can happen while somebody else's module is imported; it is listed, not raised.
+        return Plugin(**facts, error=f"{type(error).__name__}: {error}")
+    return Plugin(**facts, provider=provider, host=host)
+
+
+def _provider_of(host: pluggy.PluginManager, name: str, options: Mapping[str, object]) -> Provider:
+    provider = host.hook.device_api_provider(options=options)
+    if provider is None:
+        raise PluginError(
+            "no hook device_api_provider returned a provider: decorate it with "
+            "device_api_core.plugins.hookimpl"
+        )
+    _check_contract(provider)
+    _check_shape(provider, name)
+    return provider  # type: ignore[no-any-return]
+
+
+def _check_contract(provider: Any) -> None:
+    version = getattr(provider, "contract_version", None)
+    if not isinstance(version, int):
+        raise PluginError(
+            f"{type(provider).__name__} has no contract_version: it is not a Provider"
+        )
+    if version != CONTRACT_VERSION:
+        raise PluginError(
+            f"written for provider contract {version}, this server speaks {CONTRACT_VERSION}: "
+            f"install a matching version of {'the core' if version > CONTRACT_VERSION else 'it'}"
+        )
+
+
+def _check_shape(provider: Any, name: str) -> None:
+    if getattr(provider, "name", None) != name:
+        raise PluginError(
+            f"the provider calls itself {getattr(provider, 'name', None)!r} and its entry point "
+            f"{name!r}: they must be equal"
+        )
+    if not _NAME.fullmatch(name):
+        raise PluginError(
+            f"{name!r} is not a provider name: use lower-case letters, digits and '-'"
+        )
+    interval = getattr(provider, "interval_seconds", None)
+    if isinstance(interval, bool) or not isinstance(interval, int | float) or interval <= 0:
+        raise PluginError(f"interval_seconds must be a positive number, not {interval!r}")
+    for method in ("run", "clear"):
+        if not callable(getattr(provider, method, None)):
+            raise PluginError(f"it has no method {method}")
+    _check_types(getattr(provider, "types", None), "types")
+    _check_types(getattr(provider, "reboot_proof_types", ()), "reboot_proof_types")
+
+
+def _check_types(types: Any, attribute: str) -> None:
+    if not isinstance(types, tuple):
+        raise PluginError(f"{attribute} must be a tuple of condition types, not {types!r}")
+    for type_ in types:
+        domain, slash, word = str(type_).partition("/")
+        checked = f"{domain}/Any" if slash and word == ANY else type_
+        try:
+            check_type(checked, attribute)
+        except InvalidArgument as error:
+            raise PluginError(error.message) from error
+        if type_ == READY:
+            raise PluginError(f"{attribute}: {READY} is computed by the server; do not declare it")
