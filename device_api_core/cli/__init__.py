@@ -1,0 +1,1 @@
+"""The command lines: ``device-api`` for people, ``device-api-server`` for the daemon."""

@@ -1,0 +1,272 @@
+"""The composition root: builds, starts and stops everything; nothing else does.
+
+One exit stack: what starts first stops last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from importlib.metadata import entry_points
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from device_api_core import __version__, codec
+from device_api_core.cache import DeviceCache
+from device_api_core.checkpoint import VersionCeiling
+from device_api_core.errors import SettingsError, Unavailable
+from device_api_core.events import EventLog
+from device_api_core.intake import Intake
+from device_api_core.metrics import Metrics, Observation
+from device_api_core.plugins.discovery import Plugin, discover, named
+from device_api_core.plugins.supervisor import Supervisor
+from device_api_core.readiness import GRACE_SECONDS, Readiness
+from device_api_core.reservations import Reservations
+from device_api_core.resources import ConditionStatus
+from device_api_core.roster import Roster
+from device_api_core.server import transport as seam
+from device_api_core.server.admin import Admin, ServerFacts
+from device_api_core.server.http import HttpEndpoint, Page
+from device_api_core.server.services import GpuService, ProviderService
+from device_api_core.server.transport import Face, Listening
+from device_api_core.settings import Settings
+from device_api_core.watch import WatchHub
+
+logger = logging.getLogger(__name__)
+
+CONSUMER_SOCKET_MODE = 0o660
+PROVIDER_SOCKET_MODE = 0o600
+_PROVIDER_STOP_SECONDS = 5.0
+
+
+class SystemClock:
+    """The system's two clocks."""
+
+    def monotonic(self) -> float:
+        """Seconds; never set back."""
+        return time.monotonic()
+
+    def wall(self) -> int:
+        """Nanoseconds since the Unix epoch."""
+        return time.time_ns()
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running daemon listens; ports are the bound ones."""
+
+    tcp_port: int
+    health_port: int
+    metrics_port: int
+
+
+class Daemon:
+    """A daemon built from settings. ``plugins`` are what is installed."""
+
+    def __init__(self, settings: Settings, plugins: list[Plugin]) -> None:
+        self._settings = settings
+        clock = SystemClock()
+        chosen = named(plugins, settings.provider)
+        self._reservations = Reservations()
+        for plugin in chosen:
+            types = plugin.provider.types if plugin.provider else ()
+            self._reservations.reserve(plugin.name, types)
+        self.metrics = Metrics(CollectorRegistry(), version=__version__, node=settings.node)
+        self._events = EventLog(wall=clock.wall, monotonic=clock.monotonic)
+        self._ceiling = VersionCeiling(settings.state_dir)
+        start_version = self._ceiling.start(clock.wall() // 1_000)
+        self._hub = WatchHub(start_version, encode_bookmark=codec.bookmark)
+        self.cache = DeviceCache(
+            self._hub,
+            events=self._events,
+            metrics=self.metrics,
+            wall=clock.wall,
+            version_reached=self._ceiling.reached,
+            strict_unregister=settings.strict_unregister,
+        )
+        self.readiness = Readiness(
+            [plugin.name for plugin in chosen],
+            settings.expect_provider,
+            known_gpus=lambda: len(self.cache),
+            clock=clock.monotonic,
+            changed=self._readiness_changed,
+        )
+        self.intake = Intake(
+            self.cache,
+            readiness=self.readiness,
+            events=self._events,
+            metrics=self.metrics,
+            clock=clock,
+            require_heartbeat=settings.require_heartbeat,
+        )
+        self.available = ", ".join(p.name for p in plugins if not p.error) or "none"
+        self._supervisor = Supervisor(
+            chosen, plugins, intake=self.intake, readiness=self.readiness, events=self._events
+        )
+        self._roster = Roster(self.cache, self.intake, self._supervisor.statuses)
+        self._facts = ServerFacts(__version__, settings.node, clock.wall())
+        self._listening: list[Listening] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.metrics.observe(self._observe)
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.metrics.registry)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Addresses]:
+        """Start everything; leaving the context stops everything.
+
+        Raises:
+            SettingsError: an address cannot be had or the transport is unknown.
+        """
+        settings = self._settings
+        async with AsyncExitStack() as stack:
+            stack.callback(self._ceiling.close)
+            stack.push_async_callback(self._shut_down)
+            tcp_port = await self._listen()
+            health = await self._serve_http(stack, settings.health_port, self._health_pages())
+            metrics = await self._serve_http(stack, settings.metrics_port, self._metrics_pages())
+            self._supervisor.start()
+            loop = asyncio.get_running_loop()
+            grace = loop.call_later(GRACE_SECONDS, self.readiness.evaluate)
+            stack.callback(grace.cancel)
+            self.readiness.evaluate()
+            # What lives now lives as long as the process: keep the collector away from it.
+            gc.collect()
+            gc.freeze()
+            yield Addresses(tcp_port, health, metrics)
+
+    def begin_shutdown(self) -> None:
+        """Not ready from now on; everything else still works."""
+        self.readiness.stop()
+
+    async def _shut_down(self) -> None:
+        """Watches first, then the calls that run, then the providers; all within the timeout."""
+        timeout = self._settings.shutdown_timeout
+        for_providers = min(_PROVIDER_STOP_SECONDS, timeout / 2)
+        self.readiness.stop()
+        self._hub.close(Unavailable("the server is shutting down"))
+        await asyncio.gather(*(each.stop(timeout - for_providers) for each in self._listening))
+        await self._supervisor.stop(for_providers)
+
+    async def _listen(self) -> int:
+        transport = _load_transport(self._settings.transport)
+        tcp_port = 0
+        for face in self._faces():
+            listening = await transport.listen(face, self.metrics)
+            self._listening.append(listening)
+            tcp_port = tcp_port or listening.tcp_port
+        return tcp_port
+
+    def _faces(self) -> list[Face]:
+        settings = self._settings
+        gpus = GpuService(
+            self.cache, hub=self._hub, gate=self.intake.gate, readiness=self.readiness
+        )
+        providers = ProviderService(self.cache, intake=self.intake, reservations=self._reservations)
+        admin = Admin(
+            self.cache,
+            intake=self.intake,
+            roster=self._roster,
+            events=self._events,
+            readiness=self.readiness,
+            facts=self._facts,
+            tell_cleared=self._supervisor.clear,
+        )
+        everything = (*gpus.methods, *providers.methods, *admin.methods)
+        if settings.single_socket:
+            faces = [
+                Face(everything, settings.unix_socket, CONSUMER_SOCKET_MODE),
+                Face(gpus.methods, tcp_address=settings.grpc_address),
+            ]
+        else:
+            faces = [
+                Face(
+                    gpus.methods, settings.unix_socket, CONSUMER_SOCKET_MODE, settings.grpc_address
+                ),
+                Face(everything, settings.provider_socket, PROVIDER_SOCKET_MODE),
+            ]
+        return [face for face in faces if face.unix_socket or face.tcp_address]
+
+    async def _serve_http(
+        self, stack: AsyncExitStack, port: int, pages: dict[str, Callable[[], Page]]
+    ) -> int:
+        endpoint = HttpEndpoint(pages)
+        bound = await endpoint.listen(self._settings.http_address, port)
+        stack.push_async_callback(endpoint.stop)
+        return bound
+
+    def _health_pages(self) -> dict[str, Callable[[], Page]]:
+        def alive() -> Page:
+            return Page(HTTPStatus.OK, b"ok\n")
+
+        return {"/healthz": alive, "/livez": alive, "/readyz": self._readyz}
+
+    def _readyz(self) -> Page:
+        if self.readiness.ready:
+            return Page(HTTPStatus.OK, b"ok\n")
+        waiting = self.readiness.waiting_for
+        text = waiting if waiting == "shutting down" else f"not ready: {waiting}"
+        return Page(HTTPStatus.SERVICE_UNAVAILABLE, f"{text}\n".encode())
+
+    def _metrics_pages(self) -> dict[str, Callable[[], Page]]:
+        def metrics() -> Page:
+            return Page(HTTPStatus.OK, generate_latest(self.metrics.registry), CONTENT_TYPE_LATEST)
+
+        return {"/metrics": metrics}
+
+    def _readiness_changed(self, ready: bool) -> None:
+        logger.info("ready" if ready else "not ready", extra={"gpus": len(self.cache)})
+        for listening in self._listening:
+            task = asyncio.get_running_loop().create_task(listening.set_serving(ready))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _observe(self) -> Observation:
+        ready = [e.health.ready.status for e in self.cache.entries]
+        return Observation(
+            healthy=ready.count(ConditionStatus.TRUE),
+            unhealthy=ready.count(ConditionStatus.FALSE),
+            unknown=ready.count(ConditionStatus.UNKNOWN),
+            resource_version=self.cache.version,
+            watches=self._hub.active,
+            watches_ended_slow=self._hub.ended_slow,
+            deepest_watch_queue=self._hub.deepest_queue,
+            updates_held=self.intake.gate.held,
+            readers_parked=self.intake.gate.parked,
+            state_write_failures=self._ceiling.failures,
+            ready=self.readiness.ready,
+            providers=self._roster.observations(),
+        )
+
+
+def build(settings: Settings) -> Daemon:
+    """A daemon with the installed plugins.
+
+    Raises:
+        SettingsError: the settings cannot work.
+        PluginError: a provider that was asked for cannot be loaded.
+    """
+    return Daemon(settings, discover(settings.providers))
+
+
+def _load_transport(name: str) -> seam.Transport:
+    if name == "grpcio":
+        # Imported only when chosen: another transport must not pay for grpc.
+        from device_api_core.server.grpcio import GrpcioTransport
+
+        return GrpcioTransport()
+    found = entry_points(group=seam.ENTRY_POINT_GROUP, name=name)
+    if not found:
+        raise SettingsError(
+            f"--transport: {name!r} is not installed; grpcio is always there, others come with "
+            f"packages such as device-api-transport-{name}"
+        )
+    chosen: seam.Transport = next(iter(found)).load()()
+    return chosen

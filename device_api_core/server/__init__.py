@@ -1,0 +1,1 @@
+"""The gRPC services, the transports that carry them, and the HTTP endpoint."""

@@ -1,0 +1,219 @@
+"""The built-in transport: grpc.aio with bytes handlers, health and reflection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+
+from device_api_core.errors import DeviceApiError, SettingsError
+from device_api_core.metrics import Metrics
+from device_api_core.server.sockets import SocketClaim
+from device_api_core.server.transport import (
+    EventStream,
+    Face,
+    Method,
+    ServerStream,
+    Unary,
+    answer,
+    count_stream,
+    internal,
+    trailing_metadata,
+)
+from device_api_core.validation import MAX_MESSAGE_BYTES
+
+logger = logging.getLogger(__name__)
+
+_ABORT_SECONDS = 5.0
+_OPTIONS = (
+    # Two servers must not share one TCP port by accident.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+)
+
+_REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class GrpcioTransport:
+    """Serves faces with grpc.aio on the running event loop."""
+
+    async def listen(self, face: Face, metrics: Metrics) -> GrpcioListening:
+        """Bind the face's addresses and start answering, NOT_SERVING at first.
+
+        Raises:
+            SettingsError: an address cannot be had.
+        """
+        server = grpc.aio.server(options=_OPTIONS)
+        for service in face.services:
+            handlers = {m.name: _handler(m, metrics) for m in face.methods if m.service == service}
+            server.add_generic_rpc_handlers(
+                (grpc.method_handlers_generic_handler(service, handlers),)
+            )
+        health = health_aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        server.add_generic_rpc_handlers((_Reflection(face.services),))
+        claim = _bind_unix(server, face) if face.unix_socket else None
+        try:
+            tcp_port = _bind_tcp(server, face) if face.tcp_address else 0
+            listening = GrpcioListening(server, health, face, claim, tcp_port)
+            await listening.set_serving(False)
+            await server.start()
+        except BaseException:
+            await server.stop(None)
+            if claim is not None:
+                claim.release()
+            raise
+        return listening
+
+
+class GrpcioListening:
+    """A running grpc.aio server."""
+
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        health: health_aio.HealthServicer,
+        face: Face,
+        claim: SocketClaim | None,
+        tcp_port: int,
+    ) -> None:
+        self._server = server
+        self._health = health
+        self._services = ("", *face.services)
+        self._claim = claim
+        self.tcp_port = tcp_port
+
+    async def set_serving(self, serving: bool) -> None:
+        """What grpc.health.v1 answers for "" and each service."""
+        statuses = health_pb2.HealthCheckResponse
+        status = statuses.SERVING if serving else statuses.NOT_SERVING
+        for service in self._services:
+            await self._health.set(service, status)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Drain, then remove the socket."""
+        await self._server.stop(grace_seconds)
+        if self._claim is not None:
+            self._claim.release()
+
+
+class _Reflection(grpc.GenericRpcHandler):
+    """The reflection service, imported when somebody asks for it: few ever do, and it costs 3 MiB
+    of memory."""
+
+    def __init__(self, services: tuple[str, ...]) -> None:
+        self._services = (*services, "grpc.health.v1.Health", _REFLECTION)
+        self._handler: grpc.RpcMethodHandler[Any, Any] | None = None
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        if handler_call_details.method != f"/{_REFLECTION}/ServerReflectionInfo":
+            return None
+        if self._handler is None:
+            from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+            servicer = reflection.aio.ReflectionServicer(self._services)
+            self._handler = grpc.stream_stream_rpc_method_handler(
+                servicer.ServerReflectionInfo,
+                reflection_pb2.ServerReflectionRequest.FromString,
+                reflection_pb2.ServerReflectionResponse.SerializeToString,
+            )
+        return self._handler
+
+
+def _bind_unix(server: grpc.aio.Server, face: Face) -> SocketClaim:
+    claim = SocketClaim(face.unix_socket, face.unix_mode)
+    try:
+        with claim.binding():
+            server.add_insecure_port(f"unix:{claim.path}")
+    except (RuntimeError, OSError) as error:
+        claim.release()
+        raise SettingsError(f"cannot listen on unix socket {claim.path}: {error}") from error
+    return claim
+
+
+def _bind_tcp(server: grpc.aio.Server, face: Face) -> int:
+    try:
+        return server.add_insecure_port(face.tcp_address)
+    except RuntimeError as error:
+        raise SettingsError(
+            f"cannot listen on {face.tcp_address}: is the port in use or the address not this "
+            "host's? Choose another --grpc-address, or an empty one for no TCP"
+        ) from error
+
+
+def _handler(method: Method, metrics: Metrics) -> grpc.RpcMethodHandler[Any, Any]:
+    # Without serializers grpc passes the bytes through as they are.
+    if isinstance(method, Unary):
+        return grpc.unary_unary_rpc_method_handler(_unary(method, metrics))
+    return grpc.unary_stream_rpc_method_handler(_stream(method, metrics))
+
+
+def _unary(method: Unary, metrics: Metrics) -> Any:
+    async def handle(request: bytes, context: Context) -> bytes:
+        try:
+            return await answer(method, request, metrics)
+        except DeviceApiError as error:
+            await _abort(context, error)
+            raise
+
+    return handle
+
+
+def _stream(method: ServerStream, metrics: Metrics) -> Any:
+    async def handle(request: bytes, context: Context) -> None:
+        error: DeviceApiError | None = None
+        try:
+            stream = await method.open(request)
+            error = await _pump(stream, context)
+        except DeviceApiError as refused:
+            error = refused
+        except Exception as defect:  # noqa: BLE001
+            # The last handler before the wire, as for unary calls.
+            error = internal(method)
+            error.__cause__ = defect
+        finally:
+            count_stream(method, error, metrics)
+        # Everything is freed by now: the client may take its time to read the status.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(_abort(context, error), _ABORT_SECONDS)
+
+    return handle
+
+
+async def _pump(stream: EventStream, context: Context) -> DeviceApiError:
+    """Write events until the stream ends; returns the error that ended it."""
+    task = asyncio.current_task()
+    assert task is not None
+    # A client that does not read blocks the write, not the end of its stream.
+
+    def interrupt() -> None:
+        task.cancel()
+
+    stream.on_end = interrupt
+    try:
+        while True:
+            await context.write(await stream.next())
+    except DeviceApiError as ended:
+        return ended
+    except asyncio.CancelledError:
+        if stream.error is None:
+            raise
+        task.uncancel()
+        return stream.error
+    finally:
+        stream.on_end = None
+        stream.close()
+
+
+async def _abort(context: Context, error: DeviceApiError) -> None:
+    await context.abort(grpc.StatusCode[error.code], error.message, tuple(trailing_metadata(error)))

@@ -1,0 +1,132 @@
+"""The seam between services and what carries them.
+
+A service is a table of methods that take and give bytes; a transport listens, moves the bytes and
+turns errors into statuses. Transports are found in the entry-point group
+``device_api.transports``; ``grpcio`` is the built-in one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from device_api_core.errors import DeviceApiError
+from device_api_core.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+ENTRY_POINT_GROUP = "device_api.transports"
+REASON_KEY = "device-api-reason"
+"""Trailing metadata that tells apart errors with one status."""
+
+
+class EventStream(Protocol):
+    """The answer of a streaming method. :class:`device_api_core.watch.Subscription` is one."""
+
+    error: DeviceApiError | None
+    on_end: Callable[[], None] | None
+
+    async def next(self) -> bytes:
+        """The next message; raises the error that ends the stream."""
+
+    def close(self) -> None:
+        """The client is gone, or has the error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """One request, one response."""
+
+    service: str
+    name: str
+    call: Callable[[bytes], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStream:
+    """One request, many responses until an error ends them or the client goes."""
+
+    service: str
+    name: str
+    open: Callable[[bytes], Awaitable[EventStream]]
+
+
+Method = Unary | ServerStream
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """What one group of callers may reach: some methods on a unix socket, on TCP or on both.
+
+    ``unix_socket`` and ``tcp_address`` may be empty; ``unix_mode`` are the socket file's
+    permissions.
+    """
+
+    methods: tuple[Method, ...]
+    unix_socket: str = ""
+    unix_mode: int = 0o600
+    tcp_address: str = ""
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The full service names, each once."""
+        return tuple(dict.fromkeys(m.service for m in self.methods))
+
+
+class Listening(Protocol):
+    """A face that is being served."""
+
+    tcp_port: int
+    """The bound port; 0 without TCP."""
+
+    async def set_serving(self, serving: bool) -> None:
+        """What grpc.health.v1 answers for every service of the face."""
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Take no new calls, let running ones finish for ``grace_seconds``, then cut them."""
+
+
+class Transport(Protocol):
+    """Listens for a face. Raises ``SettingsError`` if an address cannot be had."""
+
+    async def listen(self, face: Face, metrics: Metrics) -> Listening: ...
+
+
+async def answer(method: Unary, request: bytes, metrics: Metrics) -> bytes:
+    """Call a unary method and record it. Raises nothing but :class:`DeviceApiError`."""
+    started = time.perf_counter()
+    code = "CANCELLED"
+    try:
+        response = await method.call(request)
+        code = "OK"
+    except DeviceApiError as error:
+        code = error.code
+        raise
+    except Exception as error:
+        # The last handler before the wire: whatever it is, the caller gets a status and the log
+        # gets the traceback; details must not leak to the caller.
+        code = DeviceApiError.code
+        raise internal(method) from error
+    finally:
+        metrics.grpc_requests.labels(method.name, code).inc()
+        metrics.grpc_duration.labels(method.name).observe(time.perf_counter() - started)
+    return response
+
+
+def internal(method: Method) -> DeviceApiError:
+    """The answer for a defect of this program, which is logged with its traceback."""
+    logger.exception("%s failed", method.name, extra={"service": method.service})
+    return DeviceApiError("internal error; the server's log has the details")
+
+
+def count_stream(method: ServerStream, error: DeviceApiError | None, metrics: Metrics) -> None:
+    """Record the end of a stream: how it ended, not how long it was open."""
+    metrics.grpc_requests.labels(method.name, error.code if error else "CANCELLED").inc()
+
+
+def trailing_metadata(error: DeviceApiError) -> Sequence[tuple[str, str]]:
+    """What the status alone does not say."""
+    return ((REASON_KEY, error.reason),) if error.reason else ()

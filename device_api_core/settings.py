@@ -1,0 +1,148 @@
+"""The daemon's settings: one documented field each. Flag over environment over file.
+
+The file is TOML: the fields by name, and one table ``[providers.NAME]`` for each provider's
+options. An unknown key is an error. The order differs from the reference implementation, where a
+non-empty environment variable beats the flag, on purpose: what is typed should win.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from device_api_core.errors import SettingsError
+
+LOG_FORMATS = ("text", "json")
+
+
+def _setting(default: Any, text: str, *, env: str = "", flag: str = "") -> Any:
+    return field(default=default, metadata={"help": text, "env": env, "flag": flag})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set. Each field's ``metadata`` has its help, and where they differ
+    from the field's name its environment variable and its flag."""
+
+    grpc_address: str = _setting(
+        "127.0.0.1:50051",
+        "TCP address of GpuService for consumers, read-only; empty for none. Beyond loopback "
+        "anyone who reaches it can read.",
+    )
+    unix_socket: str = _setting(
+        "/var/run/device-api/device.sock",
+        "Unix socket of GpuService for consumers, mode 0660; empty for none.",
+    )
+    provider_socket: str = _setting(
+        "/var/run/device-api-provider/provider.sock",
+        "Unix socket for providers and operators (GpuService, ProviderService, Admin), mode 0600; "
+        "empty for none.",
+    )
+    single_socket: bool = _setting(
+        False,
+        "Serve everything on --unix-socket, as the reference does, and ignore --provider-socket. "
+        "Then whoever can read health can also forge it.",
+    )
+    http_address: str = _setting("127.0.0.1", "Host of the health and metrics ports.")
+    health_port: int = _setting(8081, "HTTP port of /healthz, /livez and /readyz; 0 picks one.")
+    metrics_port: int = _setting(9090, "HTTP port of /metrics; 0 picks one.")
+    shutdown_timeout: float = _setting(
+        30.0, "Seconds for running calls and providers to finish at the end."
+    )
+    shutdown_delay: float = _setting(
+        5.0, "Seconds to stay up, not ready, after SIGTERM, so that clients move away first."
+    )
+    log_format: str = _setting("text", "Log lines as text or json.")
+    verbosity: int = _setting(0, "Log detail: 0 or 1, 2 adds the libraries' own.", flag="-v")
+    node_name: str = _setting("", "Name of this node; the host name if empty.", env="NODE_NAME")
+    provider: tuple[str, ...] = _setting(
+        (), "Run this installed provider; repeatable. See `device-api providers`."
+    )
+    expect_provider: tuple[str, ...] = _setting(
+        (), "Not ready before this remote provider has reported once; repeatable."
+    )
+    require_heartbeat: bool = _setting(
+        False, "Every remote provider needs a lease, also one that never sends Heartbeat."
+    )
+    state_dir: str = _setting(
+        "", "Directory for what must survive a restart; empty for none. Created with mode 0700."
+    )
+    strict_unregister: bool = _setting(
+        False, "Refuse to unregister a GPU whole while any provider holds a fault on it."
+    )
+    transport: str = _setting("grpcio", "gRPC transport: grpcio, or an installed one by name.")
+    providers: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Options by provider name, from the file's ``[providers.NAME]`` tables."""
+
+    def __post_init__(self) -> None:
+        if not (self.grpc_address or self.unix_socket or self.provider_socket):
+            raise SettingsError(
+                "nothing to listen on: set --grpc-address, --unix-socket or --provider-socket"
+            )
+        if self.single_socket and not self.unix_socket:
+            raise SettingsError("--single-socket needs --unix-socket")
+        if self.log_format not in LOG_FORMATS:
+            raise SettingsError(f"--log-format must be text or json, not {self.log_format!r}")
+        self._check_ports()
+        for name in ("shutdown_timeout", "shutdown_delay"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"--{name.replace('_', '-')} must not be negative")
+
+    def _check_ports(self) -> None:
+        for name in ("health_port", "metrics_port"):
+            if not 0 <= getattr(self, name) <= 65_535:
+                raise SettingsError(f"--{name.replace('_', '-')} must be 0 to 65535")
+        if self.health_port == self.metrics_port != 0:
+            raise SettingsError("--health-port and --metrics-port must differ")
+
+    @property
+    def node(self) -> str:
+        """The node's name."""
+        return self.node_name or socket.gethostname()
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """The values of a configuration file, by field name.
+
+    Raises:
+        SettingsError: the file cannot be read, is not TOML, or has an unknown key or a value of
+            the wrong type.
+    """
+    import tomllib  # only who has a file pays for it
+
+    try:
+        with Path(path).open("rb") as file:
+            values = tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"--config: cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--config: {path} is not valid TOML: {error}") from error
+    known = {f.name: f for f in fields(Settings)}
+    for key, value in values.items():
+        if key not in known:
+            raise SettingsError(
+                f"--config: {path}: unknown key {key!r}; known are {', '.join(sorted(known))}"
+            )
+        values[key] = _checked(path, key, value, known[key].default)
+    return values
+
+
+def _checked(path: str, key: str, value: Any, default: Any) -> Any:
+    if key == "providers":
+        if not isinstance(value, dict) or not all(isinstance(v, dict) for v in value.values()):
+            raise SettingsError(f"--config: {path}: providers must be tables [providers.NAME]")
+        return value
+    if isinstance(default, tuple):
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+            raise SettingsError(f"--config: {path}: {key} must be a list of strings")
+        return tuple(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not type(default):
+        raise SettingsError(
+            f"--config: {path}: {key} must be of type {type(default).__name__}, not {value!r}"
+        )
+    return value
