@@ -253,7 +253,7 @@ def build(settings: Settings) -> Daemon:
         SettingsError: the settings cannot work.
         PluginError: a provider that was asked for cannot be loaded.
     """
-    return Daemon(settings, discover(settings.providers))
+    return Daemon(settings, discover(settings.providers, state_dir=settings.state_dir))
 
 
 def _load_transport(name: str) -> seam.Transport:

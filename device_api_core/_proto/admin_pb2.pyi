@@ -265,7 +265,7 @@ class ForgetProviderRequest(_message.Message):
 
     PROVIDER_ID_FIELD_NUMBER: _builtins.int
     provider_id: _builtins.str
-    """The provider id. Required."""
+    """The provider id. Empty: the anonymous provider."""
     def __init__(
         self,
         *,

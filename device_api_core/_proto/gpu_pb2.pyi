@@ -256,7 +256,7 @@ class GpuSpec(_message.Message):
     product_name: _builtins.str
     """The marketing name, for example "NVIDIA H100 80GB HBM3". Empty if unknown."""
     architecture: _builtins.str
-    """The architecture's name, for example "Hopper". Empty if unknown."""
+    """The architecture's name, for example "hopper". Empty if unknown."""
     memory_bytes: _builtins.int
     """The size of the GPU's memory in bytes, including what the driver keeps for itself. Absent if
     unknown or if the GPU has no memory of its own.

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -43,6 +44,7 @@ class Plugin:
     provider: Provider | None = None
     error: str = ""
     options: Mapping[str, object] = field(default_factory=dict)
+    state_dir: str = ""
     host: pluggy.PluginManager | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -66,17 +68,19 @@ class Plugin:
         """
         if self.host is None:
             raise PluginError(f"provider {self.name} cannot be loaded: {self.error}")
-        return _provider_of(self.host, self.name, self.options)
+        return _provider_of(self.host, self.name, self.options, self.state_dir)
 
 
 def discover(
     options: Mapping[str, Mapping[str, object]] | None = None,
     *,
+    state_dir: str = "",
     found: Iterable[EntryPoint] | None = None,
 ) -> list[Plugin]:
     """Every installed provider plugin, sorted by name.
 
-    ``options`` are the ``[providers.NAME]`` tables; ``found`` replaces the installed entry points.
+    ``options`` are the ``[providers.NAME]`` tables; each provider may keep files in a folder of its
+    name below ``state_dir``; ``found`` replaces the installed entry points.
     """
     configured = options or {}
     points = sorted(
@@ -85,7 +89,12 @@ def discover(
     )
     names = [point.name for point in points]
     return [
-        _load(point, configured.get(point.name, {}), others=names.count(point.name) - 1)
+        _load(
+            point,
+            configured.get(point.name, {}),
+            str(Path(state_dir) / "providers" / point.name) if state_dir else "",
+            others=names.count(point.name) - 1,
+        )
         for point in points
     ]
 
@@ -112,13 +121,16 @@ def named(plugins: Iterable[Plugin], names: Iterable[str]) -> list[Plugin]:
     return chosen
 
 
-def _load(point: EntryPoint, options: Mapping[str, object], *, others: int) -> Plugin:
+def _load(
+    point: EntryPoint, options: Mapping[str, object], state_dir: str, *, others: int
+) -> Plugin:
     facts: dict[str, Any] = {
         "name": point.name,
         "distribution": point.dist.name if point.dist else "",
         "version": point.dist.version if point.dist else "",
         "entry_point": point.value,
         "options": options,
+        "state_dir": state_dir,
     }
     if others:
         return Plugin(**facts, error=f"{others + 1} installed plugins are called {point.name}")
@@ -127,7 +139,7 @@ def _load(point: EntryPoint, options: Mapping[str, object], *, others: int) -> P
         host.add_hookspecs(spec)
         host.register(point.load(), name=point.name)
         host.check_pending()
-        provider = _provider_of(host, point.name, options)
+        provider = _provider_of(host, point.name, options, state_dir)
     except (PluginError, InvalidOption) as error:
         return Plugin(**facts, error=error.message)
     except Exception as error:  # noqa: BLE001
@@ -136,8 +148,10 @@ def _load(point: EntryPoint, options: Mapping[str, object], *, others: int) -> P
     return Plugin(**facts, provider=provider, host=host)
 
 
-def _provider_of(host: pluggy.PluginManager, name: str, options: Mapping[str, object]) -> Provider:
-    provider = host.hook.device_api_provider(options=options)
+def _provider_of(
+    host: pluggy.PluginManager, name: str, options: Mapping[str, object], state_dir: str
+) -> Provider:
+    provider = host.hook.device_api_provider(options=options, state_dir=state_dir)
     if provider is None:
         raise PluginError(
             "no hook device_api_provider returned a provider: decorate it with "

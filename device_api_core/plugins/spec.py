@@ -127,10 +127,12 @@ class Provider(Protocol):
 
 
 @hookspec(firstresult=True)
-def device_api_provider(options: Mapping[str, object]) -> Provider | None:
-    """Called once, at start or for a listing, to get the plugin's provider. ``options`` is the
+def device_api_provider(options: Mapping[str, object], state_dir: str) -> Provider | None:
+    """Called for a listing and before each start, to get the plugin's provider. ``options`` is the
     ``[providers.NAME]`` table of the configuration; :func:`~device_api_core.plugins.read_options`
-    checks it. Returns the provider; runs nothing."""
+    checks it. ``state_dir`` is a directory of the provider's own, to be created by it when it has
+    something to keep; empty if the server keeps nothing. An implementation may leave out what it
+    does not need. Returns the provider; runs nothing."""
 
 
 @hookspec(firstresult=True)
