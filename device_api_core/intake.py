@@ -18,7 +18,7 @@ from device_api_core.gate import Hold, ReadGate
 from device_api_core.leases import Leases
 from device_api_core.metrics import Metrics
 from device_api_core.readiness import Readiness
-from device_api_core.resources import Condition, GpuSpec, GpuStatus
+from device_api_core.resources import Condition, Gpu, GpuSpec, GpuStatus
 
 HEARTBEAT_LEASE_SECONDS = 60.0
 MAX_HOLD_SECONDS = 5.0
@@ -95,6 +95,11 @@ class Intake:
         """The conditions the provider owns now, by GPU."""
         self.heard(provider_id)
         return self._cache.known(provider_id)
+
+    def gpus(self, provider_id: str) -> tuple[Gpu, ...]:
+        """Every GPU, for a provider that looks one up."""
+        self.heard(provider_id)
+        return tuple(entry.gpu for entry in self._cache.entries)
 
     # --- held updates
 

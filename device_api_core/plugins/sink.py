@@ -15,7 +15,7 @@ from device_api_core.errors import InvalidArgument, SinkClosed
 from device_api_core.intake import Intake
 from device_api_core.plugins.spec import Update
 from device_api_core.reservations import covers
-from device_api_core.resources import READY, Condition, ConditionStatus, GpuSpec
+from device_api_core.resources import READY, Condition, ConditionStatus, Gpu, GpuSpec
 from device_api_core.validation import (
     check_action,
     check_condition,
@@ -104,6 +104,9 @@ class ThreadSink:
 
     def known(self) -> Mapping[str, tuple[Condition, ...]]:
         return self._on_loop(lambda: self._intake.known(self._provider_id))
+
+    def gpus(self) -> Sequence[Gpu]:
+        return self._on_loop(lambda: self._intake.gpus(self._provider_id))
 
     def synced(self) -> None:
         def note() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pluggy
 
-from device_api_core.resources import Condition, GpuSpec
+from device_api_core.resources import Condition, Gpu, GpuSpec
 
 if TYPE_CHECKING:
     import click
@@ -87,6 +87,10 @@ class Sink(Protocol):
     def known(self) -> Mapping[str, tuple[Condition, ...]]:
         """The conditions this provider owns now, by GPU name: at the start of ``run``, what it
         said before the restart. A latching provider resumes from the False ones."""
+
+    def gpus(self) -> Sequence[Gpu]:
+        """Every GPU the server knows now, whoever registered it, also before the server is ready
+        for readers. For providers that must find out which GPU their source speaks of."""
 
     def synced(self) -> None:
         """Say that everything present was reported once. The daemon is not ready before."""
