@@ -23,10 +23,10 @@ from device_api_core.cache import DeviceCache
 from device_api_core.checkpoint import VersionCeiling
 from device_api_core.errors import SettingsError, Unavailable
 from device_api_core.events import EventLog
-from device_api_core.intake import Intake
+from device_api_core.intake import HEARTBEAT_LEASE_SECONDS, MAX_HOLD_SECONDS, Intake
 from device_api_core.metrics import Metrics, Observation
 from device_api_core.plugins.discovery import Plugin, discover, named
-from device_api_core.plugins.supervisor import Supervisor
+from device_api_core.plugins.supervisor import FIRST_PAUSE_SECONDS, Supervisor
 from device_api_core.readiness import GRACE_SECONDS, Readiness
 from device_api_core.reservations import Reservations
 from device_api_core.resources import ConditionStatus
@@ -34,10 +34,17 @@ from device_api_core.roster import Roster
 from device_api_core.server import transport as seam
 from device_api_core.server.admin import Admin, ServerFacts
 from device_api_core.server.http import HttpEndpoint, Page
-from device_api_core.server.services import GpuService, ProviderService
+from device_api_core.server.provider_service import ProviderService
+from device_api_core.server.services import GpuService
 from device_api_core.server.transport import Face, Listening
 from device_api_core.settings import Settings
-from device_api_core.watch import WatchHub
+from device_api_core.watch import (
+    BOOKMARK_SECONDS,
+    HISTORY_EVENTS,
+    MAX_WATCHES,
+    QUEUE_EVENTS,
+    WatchHub,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +66,20 @@ class SystemClock:
 
 
 @dataclass(frozen=True, slots=True)
+class Tuning:
+    """The numbers of the API's promise. They are not settings: clients rely on them."""
+
+    grace_seconds: float = GRACE_SECONDS
+    heartbeat_lease_seconds: float = HEARTBEAT_LEASE_SECONDS
+    max_hold_seconds: float = MAX_HOLD_SECONDS
+    bookmark_seconds: float = BOOKMARK_SECONDS
+    first_pause_seconds: float = FIRST_PAUSE_SECONDS
+    queue_events: int = QUEUE_EVENTS
+    history_events: int = HISTORY_EVENTS
+    max_watches: int = MAX_WATCHES
+
+
+@dataclass(frozen=True, slots=True)
 class Addresses:
     """Where a running daemon listens; ports are the bound ones."""
 
@@ -70,8 +91,11 @@ class Addresses:
 class Daemon:
     """A daemon built from settings. ``plugins`` are what is installed."""
 
-    def __init__(self, settings: Settings, plugins: list[Plugin]) -> None:
+    def __init__(
+        self, settings: Settings, plugins: list[Plugin], *, tuning: Tuning | None = None
+    ) -> None:
         self._settings = settings
+        self._tuning = tuning = tuning or Tuning()
         clock = SystemClock()
         chosen = named(plugins, settings.provider)
         self._reservations = Reservations()
@@ -82,7 +106,14 @@ class Daemon:
         self._events = EventLog(wall=clock.wall, monotonic=clock.monotonic)
         self._ceiling = VersionCeiling(settings.state_dir)
         start_version = self._ceiling.start(clock.wall() // 1_000)
-        self._hub = WatchHub(start_version, encode_bookmark=codec.bookmark)
+        self._hub = WatchHub(
+            start_version,
+            encode_bookmark=codec.bookmark,
+            queue_events=tuning.queue_events,
+            history_events=tuning.history_events,
+            max_watches=tuning.max_watches,
+            bookmark_seconds=tuning.bookmark_seconds,
+        )
         self.cache = DeviceCache(
             self._hub,
             events=self._events,
@@ -97,6 +128,7 @@ class Daemon:
             known_gpus=lambda: len(self.cache),
             clock=clock.monotonic,
             changed=self._readiness_changed,
+            grace_seconds=tuning.grace_seconds,
         )
         self.intake = Intake(
             self.cache,
@@ -105,10 +137,17 @@ class Daemon:
             metrics=self.metrics,
             clock=clock,
             require_heartbeat=settings.require_heartbeat,
+            heartbeat_lease_seconds=tuning.heartbeat_lease_seconds,
+            max_hold_seconds=tuning.max_hold_seconds,
         )
         self.available = ", ".join(p.name for p in plugins if not p.error) or "none"
         self._supervisor = Supervisor(
-            chosen, plugins, intake=self.intake, readiness=self.readiness, events=self._events
+            chosen,
+            plugins,
+            intake=self.intake,
+            readiness=self.readiness,
+            events=self._events,
+            first_pause_seconds=tuning.first_pause_seconds,
         )
         self._roster = Roster(self.cache, self.intake, self._supervisor.statuses)
         self._facts = ServerFacts(__version__, settings.node, clock.wall())
@@ -134,7 +173,7 @@ class Daemon:
             metrics = await self._serve_http(stack, settings.metrics_port, self._metrics_pages())
             self._supervisor.start()
             loop = asyncio.get_running_loop()
-            grace = loop.call_later(GRACE_SECONDS, self.readiness.evaluate)
+            grace = loop.call_later(self._tuning.grace_seconds, self.readiness.evaluate)
             stack.callback(grace.cancel)
             self.readiness.evaluate()
             # What lives now lives as long as the process: keep the collector away from it.
@@ -166,10 +205,10 @@ class Daemon:
 
     def _faces(self) -> list[Face]:
         settings = self._settings
-        gpus = GpuService(
-            self.cache, hub=self._hub, gate=self.intake.gate, readiness=self.readiness
-        )
-        providers = ProviderService(self.cache, intake=self.intake, reservations=self._reservations)
+        gate = self.intake.gate
+        gpus = GpuService(self.cache, hub=self._hub, gate=gate, readiness=self.readiness)
+        own_gpus = GpuService(self.cache, hub=self._hub, gate=gate, readiness=None)
+        providers = ProviderService(self.cache, intake=self.intake, authority=self._reservations)
         admin = Admin(
             self.cache,
             intake=self.intake,
@@ -179,10 +218,10 @@ class Daemon:
             facts=self._facts,
             tell_cleared=self._supervisor.clear,
         )
-        everything = (*gpus.methods, *providers.methods, *admin.methods)
+        writing = (*providers.methods, *admin.methods)
         if settings.single_socket:
             faces = [
-                Face(everything, settings.unix_socket, CONSUMER_SOCKET_MODE),
+                Face((*gpus.methods, *writing), settings.unix_socket, CONSUMER_SOCKET_MODE),
                 Face(gpus.methods, tcp_address=settings.grpc_address),
             ]
         else:
@@ -190,7 +229,7 @@ class Daemon:
                 Face(
                     gpus.methods, settings.unix_socket, CONSUMER_SOCKET_MODE, settings.grpc_address
                 ),
-                Face(everything, settings.provider_socket, PROVIDER_SOCKET_MODE),
+                Face((*own_gpus.methods, *writing), settings.provider_socket, PROVIDER_SOCKET_MODE),
             ]
         return [face for face in faces if face.unix_socket or face.tcp_address]
 

@@ -7,6 +7,7 @@
     ├── Conflict             the condition belongs to another provider, or the state forbids it
     ├── PermissionDenied     the caller may not use this provider id or condition type
     ├── LimitExceeded        a documented limit is reached; nothing was changed
+    ├── UpdateAborted        a held update was over before it was ended
     ├── WatchExpired         the watch cannot resume from that version: list again
     ├── Unavailable          not ready yet, or shutting down
     ├── SettingsError        the daemon's own configuration is wrong
@@ -78,6 +79,12 @@ class LimitExceeded(DeviceApiError):
     """A documented limit is reached. Nothing was changed."""
 
     code = "RESOURCE_EXHAUSTED"
+
+
+class UpdateAborted(DeviceApiError):
+    """The held update expired or was aborted before its end; its changes were dropped."""
+
+    code = "ABORTED"
 
 
 class WatchExpired(DeviceApiError):

@@ -26,6 +26,8 @@ class Sign:
     heard_at: int
     lease_seconds: float | None = None
     lapsed: bool = False
+    synced: bool = False
+    summary: str = ""
     timer: asyncio.TimerHandle | None = None
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from device_api_core.errors import PermissionDenied, PluginError
-from device_api_core.resources import Condition
+from device_api_core.resources import READY, Condition
 
 ANY = "*"
 
@@ -14,6 +15,34 @@ def covers(types: Iterable[str], type_: str) -> bool:
     """Whether a plugin's declared types include ``type_``; ``example.com/*`` covers a domain."""
     domain, slash, _ = type_.partition("/")
     return type_ in types or (bool(slash) and f"{domain}/{ANY}" in types)
+
+
+class Authority(Protocol):
+    """Who may write what through one socket."""
+
+    def check(self, provider_id: str, conditions: Iterable[Condition]) -> None:
+        """Raises ``PermissionDenied`` if this caller may not use the id or one of the types."""
+
+
+class SoleProvider:
+    """The authority of a socket that belongs to one plugin: its id and its declared types only."""
+
+    def __init__(self, provider_id: str, types: Iterable[str]) -> None:
+        self._provider_id = provider_id
+        self._types = frozenset((*types, READY))
+
+    def check(self, provider_id: str, conditions: Iterable[Condition]) -> None:
+        """See :class:`Authority`."""
+        if provider_id != self._provider_id:
+            raise PermissionDenied(
+                f"this socket belongs to provider {self._provider_id}; {provider_id or 'nobody'} "
+                "may not write through it"
+            )
+        for condition in conditions:
+            if not covers(self._types, condition.type):
+                raise PermissionDenied(
+                    f"provider {provider_id} does not declare {condition.type}: add it to types"
+                )
 
 
 class Reservations:
@@ -27,14 +56,10 @@ class Reservations:
         """Keep an id and its declared types. Raises ``PluginError`` if a plugin has one of the
         types already."""
         for type_ in types:
-            holder = self._holder(type_)
-            if holder is None and type_.endswith(f"/{ANY}"):
-                domain = type_.removesuffix(ANY)
-                holder = next((p for t, p in self._types.items() if t.startswith(domain)), None)
-            if holder not in (None, provider_id):
+            if others := self._holders(type_) - {provider_id}:
                 raise PluginError(
-                    f"providers {holder} and {provider_id} both declare condition type {type_}: "
-                    "run only one of them"
+                    f"providers {min(others)} and {provider_id} both declare condition type "
+                    f"{type_}: run only one of them"
                 )
             self._types[type_] = provider_id
         self._ids.add(provider_id)
@@ -51,6 +76,15 @@ class Reservations:
                     f"condition type {condition.type} is reserved for the plugin {holder} that "
                     "this server runs"
                 )
+
+    def _holders(self, type_: str) -> set[str]:
+        """All plugins that a declared type, which may cover a domain, collides with."""
+        holder = self._holder(type_)
+        holders = set() if holder is None else {holder}
+        if type_.endswith(f"/{ANY}"):
+            domain = type_.removesuffix(ANY)
+            holders |= {p for t, p in self._types.items() if t.startswith(domain)}
+        return holders
 
     def _holder(self, type_: str) -> str | None:
         holder = self._types.get(type_)

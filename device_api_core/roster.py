@@ -82,7 +82,16 @@ class Roster:
     def _remote(self, sign: Sign) -> ProviderStatus:
         state = "lost" if sign.lapsed else "running"
         reason = "its lease ran out" if sign.lapsed else ""
-        return ProviderStatus(sign.provider_id, "remote", state, reason, synced=not sign.lapsed)
+        owned = (e.health.of(sign.provider_id) for e in self._cache.entries)
+        return ProviderStatus(
+            sign.provider_id,
+            "remote",
+            state,
+            reason,
+            synced=sign.synced,
+            summary=sign.summary,
+            types=tuple(sorted({c.type for conditions in owned for c in conditions})),
+        )
 
     def _with_life(self, status: ProviderStatus) -> ProviderStatus:
         sign = self._intake.leases.get(status.name)

@@ -5,6 +5,7 @@ The state of the GPUs of one node, for those who observe it."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from device_api_core._proto import gpu_pb2 as _gpu_pb2
@@ -201,10 +202,13 @@ class UpdateGpuConditionRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     CONDITION_FIELD_NUMBER: _builtins.int
     PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    RECOMMENDED_ACTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name of the GPU. Required."""
     provider_id: _builtins.str
     """The provider that reports."""
+    recommended_action: _builtins.str
+    """Replaces the provider's recommended action for the GPU; empty removes it. Absent: it stays."""
     @_builtins.property
     def condition(self) -> _gpu_pb2.Condition:
         """The condition. Required."""
@@ -215,12 +219,15 @@ class UpdateGpuConditionRequest(_message.Message):
         name: _builtins.str = ...,
         condition: _gpu_pb2.Condition | None = ...,
         provider_id: _builtins.str = ...,
+        recommended_action: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_recommended_action", b"_recommended_action", "condition", b"condition", "recommended_action", b"recommended_action"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "name", b"name", "provider_id", b"provider_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_recommended_action", b"_recommended_action", "condition", b"condition", "name", b"name", "provider_id", b"provider_id", "recommended_action", b"recommended_action"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__recommended_action: _TypeAlias = _typing.Literal["recommended_action"]  # noqa: Y015
+    _WhichOneofArgType__recommended_action: _TypeAlias = _typing.Literal["_recommended_action", b"_recommended_action"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__recommended_action) -> _WhichOneofReturnType__recommended_action | None: ...
 
 Global___UpdateGpuConditionRequest: _TypeAlias = UpdateGpuConditionRequest  # noqa: Y015
 
@@ -254,23 +261,43 @@ class HeartbeatRequest(_message.Message):
 
     PROVIDER_ID_FIELD_NUMBER: _builtins.int
     GPU_NAMES_FIELD_NUMBER: _builtins.int
+    SYNCED_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
     provider_id: _builtins.str
     """The provider that is alive. Required."""
+    synced: _builtins.bool
+    """Whether the provider has reported everything it sees. Absent: it has, as soon as the server knows
+    one of its GPUs. A server that expects the provider is not ready before.
+    """
+    summary: _builtins.str
+    """What the provider does, in one line of at most 1,024 characters. Empty: unchanged."""
     @_builtins.property
     def gpu_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The names of the GPUs that the provider looks after. Empty: all that it has registered."""
+
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """The longest time that the provider means to be silent, up to an hour; its lease is three times
+        that. Absent: the server's own lease (60 seconds by default).
+        """
 
     def __init__(
         self,
         *,
         provider_id: _builtins.str = ...,
         gpu_names: _abc.Iterable[_builtins.str] | None = ...,
+        synced: _builtins.bool | None = ...,
+        summary: _builtins.str = ...,
+        interval: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_synced", b"_synced", "interval", b"interval", "synced", b"synced"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu_names", b"gpu_names", "provider_id", b"provider_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_synced", b"_synced", "gpu_names", b"gpu_names", "interval", b"interval", "provider_id", b"provider_id", "summary", b"summary", "synced", b"synced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__synced: _TypeAlias = _typing.Literal["synced"]  # noqa: Y015
+    _WhichOneofArgType__synced: _TypeAlias = _typing.Literal["_synced", b"_synced"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__synced) -> _WhichOneofReturnType__synced | None: ...
 
 Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015
 
@@ -297,3 +324,117 @@ class HeartbeatResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HeartbeatResponse: _TypeAlias = HeartbeatResponse  # noqa: Y015
+
+@_typing.final
+class UpdateRequest(_message.Message):
+    """UpdateRequest is one step of a held update."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEGIN_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def begin(self) -> Global___BeginUpdate:
+        """Make reads wait. First, and only once."""
+
+    @_builtins.property
+    def condition(self) -> Global___UpdateGpuConditionRequest:
+        """Stage one condition. Its provider_id may be empty and is otherwise that of the beginning."""
+
+    @_builtins.property
+    def status(self) -> Global___UpdateGpuStatusRequest:
+        """Stage a whole status. Its provider_id may be empty and is otherwise that of the beginning."""
+
+    def __init__(
+        self,
+        *,
+        begin: Global___BeginUpdate | None = ...,
+        condition: Global___UpdateGpuConditionRequest | None = ...,
+        status: Global___UpdateGpuStatusRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "condition", b"condition", "status", b"status", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "condition", b"condition", "status", b"status", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["begin", "condition", "status"]  # noqa: Y015
+    _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
+
+Global___UpdateRequest: _TypeAlias = UpdateRequest  # noqa: Y015
+
+@_typing.final
+class BeginUpdate(_message.Message):
+    """BeginUpdate says who is in doubt about what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    GPU_NAMES_FIELD_NUMBER: _builtins.int
+    provider_id: _builtins.str
+    """The provider that holds the update."""
+    @_builtins.property
+    def gpu_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The GPUs in doubt. Empty: all of this provider's."""
+
+    def __init__(
+        self,
+        *,
+        provider_id: _builtins.str = ...,
+        gpu_names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu_names", b"gpu_names", "provider_id", b"provider_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginUpdate: _TypeAlias = BeginUpdate  # noqa: Y015
+
+@_typing.final
+class UpdateResponse(_message.Message):
+    """UpdateResponse acknowledges the beginning, the closing and the end of a held update."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ResourceVersionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    HELD_FIELD_NUMBER: _builtins.int
+    RESOURCE_VERSIONS_FIELD_NUMBER: _builtins.int
+    held: _builtins.bool
+    """Whether reads wait now: true in the first and second response, false in the last."""
+    @_builtins.property
+    def resource_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """In the last response, the versions of the GPUs that the update named, by name."""
+
+    def __init__(
+        self,
+        *,
+        held: _builtins.bool = ...,
+        resource_versions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "resource_versions", b"resource_versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateResponse: _TypeAlias = UpdateResponse  # noqa: Y015

@@ -74,6 +74,11 @@ class ProviderServiceStub(object):
                 request_serializer=nvidia_dot_device_dot_v1alpha1_dot_provider__pb2.UpdateGpuConditionRequest.SerializeToString,
                 response_deserializer=nvidia_dot_device_dot_v1alpha1_dot_provider__pb2.UpdateGpuConditionResponse.FromString,
                 _registered_method=True)
+        self.Update = channel.stream_stream(
+                '/nvidia.device.v1alpha1.ProviderService/Update',
+                request_serializer=nvidia_dot_device_dot_v1alpha1_dot_provider__pb2.UpdateRequest.SerializeToString,
+                response_deserializer=nvidia_dot_device_dot_v1alpha1_dot_provider__pb2.UpdateResponse.FromString,
+                _registered_method=True)
         self.Heartbeat = channel.unary_unary(
                 '/nvidia.device.v1alpha1.ProviderService/Heartbeat',
                 request_serializer=nvidia_dot_device_dot_v1alpha1_dot_provider__pb2.HeartbeatRequest.SerializeToString,
@@ -152,6 +157,24 @@ class ProviderServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Update(self, request_iterator, context):
+        """Update holds an update: from the first message on, reads wait, until the provider has said what
+        it found. It is for the moment between a fault signal and knowing what it means.
+
+        The first request begins, and the first response says that reads wait. The requests after it
+        stage changes. Closing the sending side applies them all in one step: the second response says
+        that everything was received, the third carries the versions. If the stream breaks, if a change is refused, or after 5 seconds, the staged
+        changes are dropped and the provider's True conditions on the GPUs in doubt become Unknown (reason
+        UpdateAborted).
+
+        Errors: NOT_FOUND, FAILED_PRECONDITION as for the single writes; ABORTED if the update was over
+        before it was closed; RESOURCE_EXHAUSTED if the provider holds an update already, or if its last
+        one ended more recently than it had lasted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Heartbeat(self, request, context):
         """Heartbeat says that a provider is alive though nothing changed. The first one starts a lease (60
         seconds by default), which every later heartbeat or write renews. When it runs out, the
@@ -185,6 +208,11 @@ def add_ProviderServiceServicer_to_server(servicer, server):
                     servicer.UpdateGpuCondition,
                     request_deserializer=nvidia_dot_device_dot_v1alpha1_dot_provider__pb2.UpdateGpuConditionRequest.FromString,
                     response_serializer=nvidia_dot_device_dot_v1alpha1_dot_provider__pb2.UpdateGpuConditionResponse.SerializeToString,
+            ),
+            'Update': grpc.stream_stream_rpc_method_handler(
+                    servicer.Update,
+                    request_deserializer=nvidia_dot_device_dot_v1alpha1_dot_provider__pb2.UpdateRequest.FromString,
+                    response_serializer=nvidia_dot_device_dot_v1alpha1_dot_provider__pb2.UpdateResponse.SerializeToString,
             ),
             'Heartbeat': grpc.unary_unary_rpc_method_handler(
                     servicer.Heartbeat,
@@ -320,6 +348,33 @@ class ProviderService(object):
             '/nvidia.device.v1alpha1.ProviderService/UpdateGpuCondition',
             nvidia_dot_device_dot_v1alpha1_dot_provider__pb2.UpdateGpuConditionRequest.SerializeToString,
             nvidia_dot_device_dot_v1alpha1_dot_provider__pb2.UpdateGpuConditionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Update(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/nvidia.device.v1alpha1.ProviderService/Update',
+            nvidia_dot_device_dot_v1alpha1_dot_provider__pb2.UpdateRequest.SerializeToString,
+            nvidia_dot_device_dot_v1alpha1_dot_provider__pb2.UpdateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -85,6 +85,20 @@ class ProviderServiceStub:
     Errors: NOT_FOUND if no GPU has that name; FAILED_PRECONDITION if the condition type belongs to
     another provider, whom the message names.
     """
+    Update: _grpc.StreamStreamMultiCallable[_provider_pb2.UpdateRequest, _provider_pb2.UpdateResponse]
+    """Update holds an update: from the first message on, reads wait, until the provider has said what
+    it found. It is for the moment between a fault signal and knowing what it means.
+
+    The first request begins, and the first response says that reads wait. The requests after it
+    stage changes. Closing the sending side applies them all in one step: the second response says
+    that everything was received, the third carries the versions. If the stream breaks, if a change is refused, or after 5 seconds, the staged
+    changes are dropped and the provider's True conditions on the GPUs in doubt become Unknown (reason
+    UpdateAborted).
+
+    Errors: NOT_FOUND, FAILED_PRECONDITION as for the single writes; ABORTED if the update was over
+    before it was closed; RESOURCE_EXHAUSTED if the provider holds an update already, or if its last
+    one ended more recently than it had lasted.
+    """
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_provider_pb2.HeartbeatRequest, _provider_pb2.HeartbeatResponse]
     """Heartbeat says that a provider is alive though nothing changed. The first one starts a lease (60
     seconds by default), which every later heartbeat or write renews. When it runs out, the
@@ -149,6 +163,20 @@ class ProviderServiceAsyncStub(ProviderServiceStub):
 
     Errors: NOT_FOUND if no GPU has that name; FAILED_PRECONDITION if the condition type belongs to
     another provider, whom the message names.
+    """
+    Update: _aio.StreamStreamMultiCallable[_provider_pb2.UpdateRequest, _provider_pb2.UpdateResponse]  # type: ignore[assignment]
+    """Update holds an update: from the first message on, reads wait, until the provider has said what
+    it found. It is for the moment between a fault signal and knowing what it means.
+
+    The first request begins, and the first response says that reads wait. The requests after it
+    stage changes. Closing the sending side applies them all in one step: the second response says
+    that everything was received, the third carries the versions. If the stream breaks, if a change is refused, or after 5 seconds, the staged
+    changes are dropped and the provider's True conditions on the GPUs in doubt become Unknown (reason
+    UpdateAborted).
+
+    Errors: NOT_FOUND, FAILED_PRECONDITION as for the single writes; ABORTED if the update was over
+    before it was closed; RESOURCE_EXHAUSTED if the provider holds an update already, or if its last
+    one ended more recently than it had lasted.
     """
     Heartbeat: _aio.UnaryUnaryMultiCallable[_provider_pb2.HeartbeatRequest, _provider_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """Heartbeat says that a provider is alive though nothing changed. The first one starts a lease (60
@@ -235,6 +263,26 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: NOT_FOUND if no GPU has that name; FAILED_PRECONDITION if the condition type belongs to
         another provider, whom the message names.
+        """
+
+    @_abc_1.abstractmethod
+    def Update(
+        self,
+        request_iterator: _MaybeAsyncIterator[_provider_pb2.UpdateRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_provider_pb2.UpdateResponse], _abc.AsyncIterator[_provider_pb2.UpdateResponse]]:
+        """Update holds an update: from the first message on, reads wait, until the provider has said what
+        it found. It is for the moment between a fault signal and knowing what it means.
+
+        The first request begins, and the first response says that reads wait. The requests after it
+        stage changes. Closing the sending side applies them all in one step: the second response says
+        that everything was received, the third carries the versions. If the stream breaks, if a change is refused, or after 5 seconds, the staged
+        changes are dropped and the provider's True conditions on the GPUs in doubt become Unknown (reason
+        UpdateAborted).
+
+        Errors: NOT_FOUND, FAILED_PRECONDITION as for the single writes; ABORTED if the update was over
+        before it was closed; RESOURCE_EXHAUSTED if the provider holds an update already, or if its last
+        one ended more recently than it had lasted.
         """
 
     @_abc_1.abstractmethod

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from device_api_core.events import EventLog, Kind
-from device_api_core.intake import Intake
+from device_api_core.intake import LEASE_INTERVALS, Intake
 from device_api_core.plugins.discovery import Plugin
 from device_api_core.plugins.sink import ThreadSink
 from device_api_core.plugins.spec import Provider
@@ -23,8 +23,7 @@ from device_api_core.roster import ProviderStatus
 
 logger = logging.getLogger(__name__)
 
-LEASE_INTERVALS = 3
-_FIRST_PAUSE_SECONDS = 1.0
+FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 _MAX_STUCK_THREADS = 3
 
@@ -52,7 +51,7 @@ class Supervisor:
         intake: Intake,
         readiness: Readiness,
         events: EventLog,
-        first_pause_seconds: float = _FIRST_PAUSE_SECONDS,
+        first_pause_seconds: float = FIRST_PAUSE_SECONDS,
     ) -> None:
         self._watched = [
             _Watched(plugin, intake, readiness, events, first_pause_seconds) for plugin in chosen

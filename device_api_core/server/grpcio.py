@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +17,7 @@ from device_api_core.metrics import Metrics
 from device_api_core.server.sockets import SocketClaim
 from device_api_core.server.transport import (
     EventStream,
+    Exchange,
     Face,
     Method,
     ServerStream,
@@ -23,6 +25,7 @@ from device_api_core.server.transport import (
     answer,
     count_stream,
     internal,
+    recorded,
     trailing_metadata,
 )
 from device_api_core.validation import MAX_MESSAGE_BYTES
@@ -155,6 +158,8 @@ def _handler(method: Method, metrics: Metrics) -> grpc.RpcMethodHandler[Any, Any
     # Without serializers grpc passes the bytes through as they are.
     if isinstance(method, Unary):
         return grpc.unary_unary_rpc_method_handler(_unary(method, metrics))
+    if isinstance(method, Exchange):
+        return grpc.stream_stream_rpc_method_handler(_exchange(method, metrics))
     return grpc.unary_stream_rpc_method_handler(_stream(method, metrics))
 
 
@@ -165,6 +170,16 @@ def _unary(method: Unary, metrics: Metrics) -> Any:
         except DeviceApiError as error:
             await _abort(context, error)
             raise
+
+    return handle
+
+
+def _exchange(method: Exchange, metrics: Metrics) -> Any:
+    async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
+        try:
+            await recorded(method, method.run(requests, context.write), metrics)
+        except DeviceApiError as error:
+            await _abort(context, error)
 
     return handle
 

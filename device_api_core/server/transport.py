@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from device_api_core.errors import DeviceApiError
 from device_api_core.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 ENTRY_POINT_GROUP = "device_api.transports"
 REASON_KEY = "device-api-reason"
@@ -54,7 +56,17 @@ class ServerStream:
     open: Callable[[bytes], Awaitable[EventStream]]
 
 
-Method = Unary | ServerStream
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Many requests, many responses. ``run`` reads the requests, whose end is the caller's
+    half-close, and sends responses; it is cancelled when the caller is gone."""
+
+    service: str
+    name: str
+    run: Callable[[AsyncIterator[bytes], Callable[[bytes], Awaitable[None]]], Awaitable[None]]
+
+
+Method = Unary | ServerStream | Exchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +109,15 @@ class Transport(Protocol):
 
 async def answer(method: Unary, request: bytes, metrics: Metrics) -> bytes:
     """Call a unary method and record it. Raises nothing but :class:`DeviceApiError`."""
+    return await recorded(method, method.call(request), metrics)
+
+
+async def recorded(method: Method, call: Awaitable[Result], metrics: Metrics) -> Result:
+    """Wait for a call and record its end. Raises nothing but :class:`DeviceApiError`."""
     started = time.perf_counter()
     code = "CANCELLED"
     try:
-        response = await method.call(request)
+        response = await call
         code = "OK"
     except DeviceApiError as error:
         code = error.code
