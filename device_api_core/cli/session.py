@@ -1,0 +1,38 @@
+"""Which server the command line talks to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import click
+
+from device_api_core.client import Clientset
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The endpoints and the deadline that the global options chose."""
+
+    server: str
+    provider_server: str
+    timeout_seconds: float
+
+    def connect(self) -> Clientset:
+        """Reads at the consumers' endpoint, everything else at the providers' one."""
+        return self._connect(self.server)
+
+    def connect_as_operator(self) -> Clientset:
+        """Everything at the providers' endpoint, which serves reads, too: what an operator is
+        shown before an act is the state of the server that will be acted on."""
+        return self._connect(self.provider_server)
+
+    def _connect(self, server: str) -> Clientset:
+        return Clientset.connect(
+            server,
+            provider_target=self.provider_server,
+            timeout_seconds=self.timeout_seconds,
+        )
+
+
+pass_session = click.make_pass_decorator(Session)
+"""Gives a command the session as its first argument."""
