@@ -1,0 +1,3 @@
+"""The NVML provider of device-api."""
+
+__version__ = "0.1.0"

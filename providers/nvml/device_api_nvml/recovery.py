@@ -1,0 +1,46 @@
+"""Recommended actions: their names, their order, and the driver's recovery action in those names.
+
+The names are NVSentinel's, which every provider uses.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+CONTACT_SUPPORT = "CONTACT_SUPPORT"
+COMPONENT_RESET = "COMPONENT_RESET"
+RESTART_VM = "RESTART_VM"
+RESTART_BM = "RESTART_BM"
+
+_WEAKEST_FIRST = ("", CONTACT_SUPPORT, COMPONENT_RESET, RESTART_VM, RESTART_BM)
+
+
+def strength(action: str) -> int:
+    """Rank of an action of this provider; a stronger one includes what a weaker one achieves."""
+    return _WEAKEST_FIRST.index(action)
+
+
+class Recovery(NamedTuple):
+    """A value of field 230: the driver's wish in words, and the action that fulfils it."""
+
+    wish: str
+    action: str
+
+
+NOTHING_TO_DO = 0
+
+ACTIONS = {
+    1: Recovery("a GPU reset", COMPONENT_RESET),
+    2: Recovery("a reboot of the node", RESTART_BM),
+    3: Recovery("that peer-to-peer users are drained", COMPONENT_RESET),
+    4: Recovery("that the GPU is drained and reset", COMPONENT_RESET),
+    5: Recovery("a recovery of the IMEX domain", CONTACT_SUPPORT),
+    6: Recovery("a bus reset", COMPONENT_RESET),
+    7: Recovery("a reboot of the system", RESTART_BM),
+}
+"""Field 230 except 0. Values 6 and 7 are newer than the header of CUDA 13.3."""
+
+
+def recovery(value: int) -> Recovery:
+    """What a value of field 230 other than 0 asks for; an unlisted one asks for support."""
+    return ACTIONS.get(value) or Recovery(f"recovery action {value}", CONTACT_SUPPORT)
