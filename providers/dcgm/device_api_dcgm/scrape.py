@@ -1,0 +1,253 @@
+"""One HTTP request to the exporter, whose every way to go wrong is a :class:`ScrapeFailed`.
+
+The request runs in a thread of its own, so that the provider can leave a hanging one at any time.
+Time-outs of the library bound each read, not the whole: an exporter that sends a byte now and then
+never meets one. Leaving it shuts its socket down, which ends the thread too.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
+
+from device_api_dcgm import __version__
+from device_api_dcgm.options import DcgmOptions, redacted
+
+_CHUNK_BYTES = 64 * 1024
+_LOOK_SECONDS = 0.05
+_HEADERS = {
+    "Accept": "text/plain;version=0.0.4",
+    # A compressed answer could be small on the wire and endless in memory.
+    "Accept-Encoding": "identity",
+    "Connection": "close",
+    "User-Agent": f"device-api-dcgm/{__version__}",
+}
+
+
+class ScrapeFailed(Exception):
+    """Why there is no exposition, fit to be shown: without secrets, the same words each time."""
+
+
+class Scraper:
+    """Fetches the exposition. At most one request is under way."""
+
+    def __init__(self, options: DcgmOptions) -> None:
+        self._options = options
+        self._request: _Request | None = None
+
+    def fetch(self, stop: threading.Event) -> bytes | None:
+        """The body, or ``None`` if ``stop`` was set meanwhile.
+
+        Raises:
+            ScrapeFailed: there is none.
+        """
+        if self._request is not None and self._request.is_alive():
+            raise ScrapeFailed("the scrape before has not ended yet")
+        request = self._request = _Request(self._options)
+        deadline = time.monotonic() + self._options.timeout_seconds
+        request.start()
+        while not request.done.wait(_LOOK_SECONDS):
+            if stop.is_set():
+                request.abort()
+                return None
+            if time.monotonic() >= deadline:
+                request.abort()
+                raise ScrapeFailed(f"no whole answer in {self._options.timeout_seconds:g} s")
+        return request.result()
+
+
+class _Request(threading.Thread):
+    """One request. A connection of its own each time: certificates and secrets may have changed."""
+
+    def __init__(self, options: DcgmOptions) -> None:
+        super().__init__(name="dcgm scrape", daemon=True)
+        self.done = threading.Event()
+        self._options = options
+        self._adapter = _Adapter()
+        self._body = b""
+        self._error: ScrapeFailed | None = ScrapeFailed("the scrape ended without a result")
+
+    def run(self) -> None:
+        try:
+            self._body = self._get()
+            self._error = None
+        except ScrapeFailed as error:
+            self._error = error
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            self._error = ScrapeFailed(_explain(error, self._options))
+        finally:
+            self.done.set()
+
+    def result(self) -> bytes:
+        if self._error is not None:
+            raise self._error
+        return self._body
+
+    def abort(self) -> None:
+        """Make the thread end."""
+        self._adapter.shut_down()
+
+    def _get(self) -> bytes:
+        options = self._options
+        with requests.Session() as session:
+            # Neither proxies nor .netrc of the environment: what is not configured is not used.
+            session.trust_env = False
+            session.mount("http://", self._adapter)
+            session.mount("https://", self._adapter)
+            session.headers.update(_HEADERS)
+            session.verify = options.ca_file or True
+            if options.cert_file:
+                pair = (options.cert_file, options.key_file)
+                session.cert = pair if options.key_file else options.cert_file
+            _authorize(session, options)
+            with session.get(
+                options.url,
+                stream=True,
+                allow_redirects=False,  # they would carry secrets to who knows where
+                timeout=(options.connect_seconds, options.read_seconds),
+            ) as response:
+                _check_head(response, options.max_body_bytes)
+                return _read(response, options.max_body_bytes)
+
+
+class _Adapter(HTTPAdapter):
+    """Knows its sockets, so that a read that hangs in another thread can be ended."""
+
+    def __init__(self) -> None:
+        super().__init__(max_retries=0)
+        self._connections: list[Any] = []
+        self._sockets: list[socket.socket] = []
+        self._over = False
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        pool.ConnectionCls = self._noted(pool.ConnectionCls)
+        return pool
+
+    def shut_down(self) -> None:
+        self._over = True
+        # A connection has its socket before the handshake, and gives it up after the headers.
+        begun = [connection.sock for connection in self._connections if connection.sock]
+        for sock in (*begun, *self._sockets):
+            with suppress(OSError):
+                # Not SSLSocket's own method, which changes what the reader is using.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def _noted(self, kind: Any) -> Any:
+        adapter = self
+
+        class Noted(kind):  # type: ignore[misc]
+            def connect(self) -> None:
+                adapter._connections.append(self)
+                super().connect()
+                adapter._sockets.append(self.sock)
+                if adapter._over:
+                    raise OSError("aborted")
+
+        return Noted
+
+
+def _authorize(session: requests.Session, options: DcgmOptions) -> None:
+    if options.user:
+        password = _secret("password_file", options.password_file)
+        session.auth = HTTPBasicAuth(options.user.encode(), password)
+    elif options.bearer_token_file:
+        token = _secret("bearer_token_file", options.bearer_token_file)
+        if not (token.isascii() and token.decode("ascii").isprintable() and b" " not in token):
+            raise ScrapeFailed("the file of option 'bearer_token_file' holds no token")
+        session.headers["Authorization"] = b"Bearer " + token
+
+
+def _secret(option: str, file: str) -> bytes:
+    try:
+        secret = Path(file).read_bytes().rstrip(b"\r\n")
+    except OSError as error:
+        raise ScrapeFailed(f"option {option!r}: {file}: {error.strerror}") from error
+    if not secret:
+        raise ScrapeFailed(f"option {option!r}: {file} is empty")
+    return secret
+
+
+def _check_head(response: requests.Response, max_bytes: int) -> None:
+    status = response.status_code
+    if response.is_redirect:
+        to = redacted(response.headers["Location"])
+        raise ScrapeFailed(f"HTTP {status} to {to}, which is not followed: set the url to it")
+    if status in (401, 403):
+        raise ScrapeFailed(f"HTTP {status}: the exporter refuses the credentials")
+    if status != requests.codes.ok:
+        raise ScrapeFailed(f"HTTP {status}")
+    coding = response.headers.get("Content-Encoding", "identity")
+    if coding != "identity":
+        raise ScrapeFailed(f"the answer is encoded ({coding[:40]!r}), which was not asked for")
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length) > max_bytes:
+        raise ScrapeFailed(_too_long(max_bytes))
+
+
+def _read(response: requests.Response, max_bytes: int) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_content(_CHUNK_BYTES):
+        body += chunk
+        if len(body) > max_bytes:
+            raise ScrapeFailed(_too_long(max_bytes))
+    if body and not body.endswith(b"\n"):  # the last line of the format ends like all others
+        raise ScrapeFailed("the answer is cut off")
+    return bytes(body)
+
+
+def _too_long(max_bytes: int) -> str:
+    return f"the answer is longer than {max_bytes} bytes"
+
+
+def _explain(error: Exception, options: DcgmOptions) -> str:
+    """In words that do not change from one failure to the next: the libraries' own messages hold
+    addresses of objects."""
+    causes = list(_causes(error))
+    for kind, text in (
+        (requests.ConnectTimeout, f"no connection within {options.connect_seconds:g} s"),
+        (requests.ReadTimeout, f"no data for {options.read_seconds:g} s"),
+        (urllib3.exceptions.ReadTimeoutError, f"no data for {options.read_seconds:g} s"),
+        (requests.exceptions.ChunkedEncodingError, "the answer is cut off"),
+        (urllib3.exceptions.IncompleteRead, "the answer is cut off"),
+    ):
+        if any(isinstance(cause, kind) for cause in causes):
+            return text
+    for cause in reversed(causes):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"TLS: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS: {cause.reason or 'the connection is broken'}"
+        if isinstance(cause, OSError) and cause.strerror:
+            return f"cannot connect: {cause.strerror}"
+    # A missing certificate file is a bare OSError with a message of its own.
+    return str(error) if type(error) is OSError else f"the request failed ({_kind(causes[-1])})"
+
+
+def _kind(error: BaseException) -> str:
+    return type(error).__name__
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came from, outermost first."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        inner = [arg for arg in current.args if isinstance(arg, BaseException)]
+        reason = getattr(current, "reason", None)
+        if isinstance(reason, BaseException):
+            inner.append(reason)
+        current = inner[0] if inner else current.__cause__ or current.__context__
