@@ -16,8 +16,11 @@ from device_api_core.events import EventLog, Kind
 from device_api_core.metrics import Metrics
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec, GpuStatus
 from device_api_core.staging import Step, prepare, status_changes
-from device_api_core.validation import MAX_GPUS
+from device_api_core.validation import MAX_GPUS, shortened
 from device_api_core.watch import WatchHub
+
+_MAX_LAPSE_BYTES = 512
+"""Of the text that a lapse leaves in every condition; it may come from a provider's exception."""
 
 
 class DeviceCache:
@@ -44,10 +47,8 @@ class DeviceCache:
         self._version = hub.version
         self._list_bytes = 0
         self._list_response: bytes | None = None
-        self._update_counts = {
-            op: metrics.updates.labels(op)
-            for op in ("register", "unregister", "update_status", "update_condition", "set")
-        }
+        counted = ("register", "unregister", "update_status", "update_condition")
+        self._update_counts = {op: metrics.updates.labels(op) for op in counted}
         self._event_counts = {
             t: metrics.watch_events.labels(t) for t in ("ADDED", "MODIFIED", "DELETED")
         }
@@ -84,7 +85,7 @@ class DeviceCache:
 
     def snapshot_events(self) -> list[bytes]:
         """Every GPU as an encoded ADDED event."""
-        return [codec.watch_response("ADDED", e.item) for e in self._entries.values()]
+        return [e.added_event for e in self._entries.values()]
 
     def owned_by(self, provider_id: str) -> list[Entry]:
         """The GPUs that a provider registered or reports on."""
@@ -111,10 +112,7 @@ class DeviceCache:
             health = conditions.new_health(now)
             if initial is not None:
                 health = conditions.set_status(health, provider_id, initial.conditions, now)
-                order = self._version + 1
-                health = conditions.set_action(
-                    health, provider_id, initial.recommended_action, order
-                )
+                health = conditions.set_action(health, provider_id, initial.recommended_action)
             entry = Entry(name, spec, frozenset({provider_id}), health)
         else:
             merged = merge_spec(known.spec, spec)
@@ -129,21 +127,26 @@ class DeviceCache:
         Raises ``NotFound``, ``Conflict``, ``LimitExceeded``.
         """
         now = self._wall()
-        order = self._version + 1
         staged: dict[str, Entry] = {}
         for change in changes:
             entry = staged.get(change.gpu) or self.get(change.gpu)
             try:
-                health = change.apply(entry.health, provider_id, now, order)
+                health = change.apply(entry.health, provider_id, now)
             except Conflict as conflict:
                 self._note_forgery(provider_id, change, conflict)
                 raise
             staged[change.gpu] = replace(entry, health=health)
-        self._install(self._prepare(staged.values(), refusable=True))
+        self._install(self._prepare(e for e in staged.values() if not e.abandoned))
+        for name, entry in staged.items():
+            if entry.abandoned:
+                self._remove_abandoned(self._entries[name])
         for change in changes:
             single = isinstance(change, SetCondition)
             self._update_counts["update_condition" if single else "update_status"].inc()
-        return {name: self._entries[name].version for name in staged}
+        return {
+            name: self._entries[name].version if name in self._entries else self._version
+            for name in staged
+        }
 
     def unregister(self, name: str) -> bool:
         """Remove a GPU whole: an operator's act. Returns whether it was there.
@@ -152,16 +155,14 @@ class DeviceCache:
         """
         entry = self._entries.get(name)
         if entry is not None:
-            if self._strict_unregister:
-                _refuse_while_faulty(entry)
+            if self._strict_unregister and (fault := entry.fault) is not None:
+                raise Conflict(
+                    f'gpu "{name}" has {fault.type}=False, held by provider '
+                    f"{fault.provider_id or '(anonymous)'}: it cannot be unregistered before"
+                )
             self._remove(entry)
-            self._events.record(
-                Kind.OPERATOR,
-                "GpuUnregistered",
-                "the GPU was removed whole",
-                gpu=name,
-                warning=True,
-            )
+            text = "the GPU was removed whole"
+            self._events.record(Kind.OPERATOR, "GpuUnregistered", text, gpu=name, warning=True)
         self._update_counts["unregister"].inc()
         return entry is not None
 
@@ -190,6 +191,7 @@ class DeviceCache:
         """Stop believing a provider's True, on the named GPUs or on all. Returns how many GPUs
         that changed."""
         now = self._wall()
+        message = shortened(message, _MAX_LAPSE_BYTES)
         names = set(gpus)
         lapsed = [
             replace(e, health=conditions.lapse(e.health, provider_id, reason, message, now))
@@ -233,13 +235,17 @@ class DeviceCache:
         return changed
 
     def _keep_or_remove(self, entry: Entry, health: conditions.Health, provider_id: str) -> bool:
-        registrants = entry.registrants - {provider_id}
-        if not registrants and not health.conditions:
-            self._remove(entry)
+        kept = replace(entry, registrants=entry.registrants - {provider_id}, health=health)
+        if kept.abandoned:
+            self._remove_abandoned(entry)
             return True
-        kept = replace(entry, registrants=registrants, health=health)
         self._install(self._prepare([kept], refusable=False))
         return False
+
+    def _remove_abandoned(self, entry: Entry) -> None:
+        self._remove(entry)
+        text = "the GPU was removed: no provider reports it any more"
+        self._events.record(Kind.PROVIDER, "GpuWithdrawn", text, gpu=entry.name)
 
     def _remove(self, entry: Entry) -> None:
         del self._entries[entry.name]
@@ -284,17 +290,8 @@ class DeviceCache:
             self._events.record(
                 Kind.HEALTH,
                 c.reason or c.status.value,
-                text[:1_024],
+                text,
                 gpu=entry.name,
                 provider_id=c.provider_id,
                 warning=c.status is not ConditionStatus.TRUE,
-            )
-
-
-def _refuse_while_faulty(entry: Entry) -> None:
-    for c in entry.health.conditions:
-        if c.status is ConditionStatus.FALSE:
-            raise Conflict(
-                f'gpu "{entry.name}" has {c.type}=False, held by provider '
-                f"{c.provider_id or 'the anonymous provider'}: it cannot be unregistered before"
             )

@@ -21,19 +21,22 @@ logger = logging.getLogger(__name__)
 BLOCK = 1 << 20
 """Versions reserved at a time."""
 
+_MAX_VERSION = 2**63 - 1
 _FILE = "state.db"
 _SCHEMA = "CREATE TABLE IF NOT EXISTS version (id INTEGER PRIMARY KEY CHECK (id = 1), ceiling INT)"
+# Never lower: another server may have used the directory meanwhile.
 _WRITE = (
-    "INSERT INTO version VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET ceiling = excluded.ceiling"
+    "INSERT INTO version VALUES (1, ?) "
+    "ON CONFLICT (id) DO UPDATE SET ceiling = max(ceiling, excluded.ceiling)"
 )
 
 
 class VersionCeiling:
     """The persisted upper bound of all versions ever handed out.
 
-    With an empty ``state_dir`` nothing is persisted. A directory that cannot be made stops the
-    start-up; a write that fails later is logged, counted in ``failures`` and tried again with the
-    next block.
+    With an empty ``state_dir`` nothing is persisted. A directory or file that cannot be written
+    stops the start-up; a write that fails later is logged, counted in ``failures`` and tried again
+    with the next block.
     """
 
     def __init__(self, state_dir: str) -> None:
@@ -54,15 +57,13 @@ class VersionCeiling:
             return clock_microseconds
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            persisted = self._read()
+            version = self._reserve_first(clock_microseconds)
         except (OSError, sqlite3.Error) as error:
             raise SettingsError(
                 f"--state-dir: cannot use {self._path}: {error}; make the directory writable, move "
                 "a damaged file away, or start without --state-dir"
             ) from error
-        version = max(clock_microseconds, persisted + 1)
         self._ceiling = version + BLOCK
-        self._write(self._ceiling)
         self._writer = threading.Thread(target=self._drain, name="version-ceiling", daemon=True)
         self._writer.start()
         return version
@@ -83,11 +84,18 @@ class VersionCeiling:
         while (ceiling := self._requests.get()) is not None:
             self._write(ceiling)
 
-    def _read(self) -> int:
+    def _reserve_first(self, clock_microseconds: int) -> int:
+        # Read and written under one lock, or two servers could start from one version.
         with closing(self._connect()) as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
             connection.execute(_SCHEMA)
             row = connection.execute("SELECT ceiling FROM version WHERE id = 1").fetchone()
-        return int(row[0]) if row else 0
+            persisted = row[0] if row else 0
+            if not isinstance(persisted, int) or not 0 <= persisted < _MAX_VERSION - BLOCK:
+                raise sqlite3.DatabaseError(f"it holds {persisted!r} in place of a version")
+            version = max(clock_microseconds, persisted + 1)
+            connection.execute(_WRITE, (version + BLOCK,))
+        return version
 
     def _write(self, ceiling: int) -> None:
         try:

@@ -14,8 +14,12 @@ from device_api_core.resources import READY, Condition, ConditionStatus
 
 _TRUE, _FALSE, _UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
-LAPSED_REASONS = frozenset({"ProviderFailed", "ProviderLost", "ServerRestarted", "UpdateAborted"})
-"""Reasons that the server gives to a True it no longer believes. The owner must send again."""
+CLEARED = "ClearedByOperator"
+LAPSED_REASONS = frozenset(
+    {"ProviderFailed", "ProviderLost", "ServerRestarted", "UpdateAborted", CLEARED}
+)
+"""Reasons of an Unknown that the server put in place of what the owner had said. The owner must
+send again."""
 
 _STRENGTH = {
     "RESTART_BM": 6,
@@ -37,11 +41,10 @@ def action_strength(action: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What one provider recommends for one GPU; ``order`` rises with every change of it."""
+    """What one provider recommends for one GPU."""
 
     provider_id: str
     action: str
-    order: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,8 @@ class Health:
     """Everything said about one GPU's health.
 
     ``conditions`` are sorted by type and owner. A condition of type Ready in it is its owner's
-    *opinion*; every other type occurs once. ``ready`` is computed from all of them.
+    *opinion*; every other type occurs once. ``actions`` are in the order in which they were given.
+    ``ready`` is computed from all conditions.
     """
 
     conditions: tuple[Condition, ...]
@@ -68,7 +72,8 @@ class Health:
         shown = [a for a in self.actions if a.provider_id in doubting and action_strength(a.action)]
         if not shown:
             return ""
-        return max(shown, key=lambda a: (action_strength(a.action), a.order)).action
+        # Of equals the first is taken: look at the newest first.
+        return max(reversed(shown), key=lambda a: action_strength(a.action)).action
 
     def of(self, provider_id: str) -> tuple[Condition, ...]:
         """The conditions and the opinion of one provider."""
@@ -87,7 +92,7 @@ def set_condition(health: Health, new: Condition, now: int) -> Health:
         return health
     previous = _find(health, new)
     entered = _enter(previous, new, now)
-    if entered == previous:
+    if entered is previous:
         return health
     kept = [c for c in health.conditions if c is not previous]
     return _with_conditions(health, [*kept, entered], now)
@@ -107,14 +112,14 @@ def set_status(
     return _with_conditions(health, [*others, *entered], now)
 
 
-def set_action(health: Health, provider_id: str, action: str, order: int) -> Health:
+def set_action(health: Health, provider_id: str, action: str) -> Health:
     """Replace what one provider recommends; none of strength 0 is kept."""
     current = next((a for a in health.actions if a.provider_id == provider_id), None)
     if (current.action if current else "") == (action if action_strength(action) else ""):
         return health
     kept = tuple(a for a in health.actions if a is not current)
     if action_strength(action):
-        kept = (*kept, Action(provider_id, action, order))
+        kept = (*kept, Action(provider_id, action))
     return replace(health, actions=kept)
 
 
@@ -135,6 +140,8 @@ def clear(health: Health, type_: str, message: str, now: int) -> tuple[Health, s
     new health and the owner. Raises ``NotFound`` for an absent type, ``Conflict`` if it is True."""
     found = next((c for c in health.conditions if c.type == type_ and c.status is not _TRUE), None)
     if found is None:
+        if type_ == READY:
+            raise Conflict("Ready is computed: clear the condition whose reason it repeats")
         if any(c.type == type_ for c in health.conditions):
             raise Conflict(f"condition {type_} is True: there is nothing to clear")
         raise NotFound(f"no provider has set condition {type_}")
@@ -143,7 +150,7 @@ def clear(health: Health, type_: str, message: str, now: int) -> tuple[Health, s
         if c is not found:
             return c
         time = now if c.status is _FALSE else c.last_transition_time
-        return Condition(c.type, _UNKNOWN, "ClearedByOperator", message, time, c.provider_id)
+        return Condition(c.type, _UNKNOWN, CLEARED, message, time, c.provider_id)
 
     return _map(health, cleared, now), found.provider_id
 
@@ -200,15 +207,14 @@ def _echoes_ready(health: Health, new: Condition) -> bool:
 
 
 def _enter(previous: Condition | None, new: Condition, now: int) -> Condition:
-    """``new`` with the transition time that the rules give it."""
+    """``new`` with the transition time that the rules give it; ``previous`` itself if equal."""
     time = new.last_transition_time
     if previous is not None and previous.status is new.status:
         time = previous.last_transition_time
     elif time is None or time > now or (previous is not None and time < _time(previous)):
         time = now
-    if time == new.last_transition_time:
-        return new
-    return Condition(new.type, new.status, new.reason, new.message, time, new.provider_id)
+    entered = Condition(new.type, new.status, new.reason, new.message, time, new.provider_id)
+    return previous if previous is not None and entered == previous else entered
 
 
 def _map(health: Health, change: Callable[[Condition], Condition], now: int) -> Health:

@@ -1,7 +1,4 @@
-"""The composition root: builds, starts and stops everything; nothing else does.
-
-One exit stack: what starts first stops last.
-"""
+"""The composition root: builds, starts and stops everything. What starts first stops last."""
 
 from __future__ import annotations
 
@@ -9,34 +6,34 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
-from importlib.metadata import entry_points
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from device_api_core import __version__, codec
 from device_api_core.cache import DeviceCache
 from device_api_core.checkpoint import VersionCeiling
-from device_api_core.errors import SettingsError, Unavailable
+from device_api_core.errors import Unavailable
 from device_api_core.events import EventLog
 from device_api_core.intake import HEARTBEAT_LEASE_SECONDS, MAX_HOLD_SECONDS, Intake
 from device_api_core.metrics import Metrics, Observation
 from device_api_core.plugins.discovery import Plugin, discover, named
+from device_api_core.plugins.homes import Home
+from device_api_core.plugins.process import ProcessHome
 from device_api_core.plugins.supervisor import FIRST_PAUSE_SECONDS, Supervisor
 from device_api_core.readiness import GRACE_SECONDS, Readiness
 from device_api_core.reservations import Reservations
 from device_api_core.resources import ConditionStatus
 from device_api_core.roster import Roster
-from device_api_core.server import transport as seam
 from device_api_core.server.admin import Admin, ServerFacts
-from device_api_core.server.http import HttpEndpoint, Page
+from device_api_core.server.doors import Doors
+from device_api_core.server.http import HttpEndpoint
+from device_api_core.server.pages import Pages, health_pages, metrics_pages
 from device_api_core.server.provider_service import ProviderService
 from device_api_core.server.services import GpuService
-from device_api_core.server.transport import Face, Listening
+from device_api_core.server.transport import Face, Listening, load_transport
 from device_api_core.settings import Settings
 from device_api_core.watch import (
     BOOKMARK_SECONDS,
@@ -147,6 +144,7 @@ class Daemon:
             intake=self.intake,
             readiness=self.readiness,
             events=self._events,
+            homes=self._homes(chosen),
             first_pause_seconds=tuning.first_pause_seconds,
         )
         self._roster = Roster(self.cache, self.intake, self._supervisor.statuses)
@@ -167,10 +165,13 @@ class Daemon:
         settings = self._settings
         async with AsyncExitStack() as stack:
             stack.callback(self._ceiling.close)
+            # First, so that these pages answer to the end: a server that drains is alive.
+            pages = health_pages(self.readiness)
+            health = await self._serve_http(stack, settings.health_port, pages)
+            pages = metrics_pages(self.metrics.registry)
+            metrics = await self._serve_http(stack, settings.metrics_port, pages)
             stack.push_async_callback(self._shut_down)
             tcp_port = await self._listen()
-            health = await self._serve_http(stack, settings.health_port, self._health_pages())
-            metrics = await self._serve_http(stack, settings.metrics_port, self._metrics_pages())
             self._supervisor.start()
             loop = asyncio.get_running_loop()
             grace = loop.call_later(self._tuning.grace_seconds, self.readiness.evaluate)
@@ -195,18 +196,41 @@ class Daemon:
         await self._supervisor.stop(for_providers)
 
     async def _listen(self) -> int:
-        transport = _load_transport(self._settings.transport)
+        transport = load_transport(self._settings.transport)
         tcp_port = 0
         for face in self._faces():
             listening = await transport.listen(face, self.metrics)
             self._listening.append(listening)
             tcp_port = tcp_port or listening.tcp_port
+        for listening in self._listening:
+            # A provider may have made it ready while the last face was still being opened.
+            await listening.set_serving(self.readiness.ready)
         return tcp_port
+
+    def _homes(self, chosen: list[Plugin]) -> dict[str, Home]:
+        """The homes of those that do not live in a thread."""
+        settings = self._settings
+        doors = Doors(
+            self.cache,
+            hub=self._hub,
+            intake=self.intake,
+            metrics=self.metrics,
+            transport=settings.transport,
+            beside=settings.provider_socket or settings.unix_socket,
+        )
+        home = ProcessHome(self.intake, doors.open)
+        return {plugin.name: home for plugin in chosen if plugin.name in settings.isolated}
 
     def _faces(self) -> list[Face]:
         settings = self._settings
         gate = self.intake.gate
-        gpus = GpuService(self.cache, hub=self._hub, gate=gate, readiness=self.readiness)
+        gpus = GpuService(
+            self.cache,
+            hub=self._hub,
+            gate=gate,
+            readiness=self.readiness,
+            shared=settings.single_socket,
+        )
         own_gpus = GpuService(self.cache, hub=self._hub, gate=gate, readiness=None)
         providers = ProviderService(self.cache, intake=self.intake, authority=self._reservations)
         admin = Admin(
@@ -233,32 +257,11 @@ class Daemon:
             ]
         return [face for face in faces if face.unix_socket or face.tcp_address]
 
-    async def _serve_http(
-        self, stack: AsyncExitStack, port: int, pages: dict[str, Callable[[], Page]]
-    ) -> int:
+    async def _serve_http(self, stack: AsyncExitStack, port: int, pages: Pages) -> int:
         endpoint = HttpEndpoint(pages)
         bound = await endpoint.listen(self._settings.http_address, port)
         stack.push_async_callback(endpoint.stop)
         return bound
-
-    def _health_pages(self) -> dict[str, Callable[[], Page]]:
-        def alive() -> Page:
-            return Page(HTTPStatus.OK, b"ok\n")
-
-        return {"/healthz": alive, "/livez": alive, "/readyz": self._readyz}
-
-    def _readyz(self) -> Page:
-        if self.readiness.ready:
-            return Page(HTTPStatus.OK, b"ok\n")
-        waiting = self.readiness.waiting_for
-        text = waiting if waiting == "shutting down" else f"not ready: {waiting}"
-        return Page(HTTPStatus.SERVICE_UNAVAILABLE, f"{text}\n".encode())
-
-    def _metrics_pages(self) -> dict[str, Callable[[], Page]]:
-        def metrics() -> Page:
-            return Page(HTTPStatus.OK, generate_latest(self.metrics.registry), CONTENT_TYPE_LATEST)
-
-        return {"/metrics": metrics}
 
     def _readiness_changed(self, ready: bool) -> None:
         logger.info("ready" if ready else "not ready", extra={"gpus": len(self.cache)})
@@ -292,20 +295,4 @@ def build(settings: Settings) -> Daemon:
         SettingsError: the settings cannot work.
         PluginError: a provider that was asked for cannot be loaded.
     """
-    return Daemon(settings, discover(settings.providers, state_dir=settings.state_dir))
-
-
-def _load_transport(name: str) -> seam.Transport:
-    if name == "grpcio":
-        # Imported only when chosen: another transport must not pay for grpc.
-        from device_api_core.server.grpcio import GrpcioTransport
-
-        return GrpcioTransport()
-    found = entry_points(group=seam.ENTRY_POINT_GROUP, name=name)
-    if not found:
-        raise SettingsError(
-            f"--transport: {name!r} is not installed; grpcio is always there, others come with "
-            f"packages such as device-api-transport-{name}"
-        )
-    chosen: seam.Transport = next(iter(found)).load()()
-    return chosen
+    return Daemon(settings, discover(settings.provider_options, state_dir=settings.state_dir))

@@ -11,7 +11,14 @@ from functools import cached_property
 
 from device_api_core import codec, conditions
 from device_api_core.conditions import Health
-from device_api_core.resources import Condition, Gpu, GpuSpec, GpuStatus, ObjectMeta
+from device_api_core.resources import (
+    Condition,
+    ConditionStatus,
+    Gpu,
+    GpuSpec,
+    GpuStatus,
+    ObjectMeta,
+)
 
 
 @dataclass(frozen=True)
@@ -52,9 +59,26 @@ class Entry:
         """The encoded answer to ``GetGpu``."""
         return codec.get_response(self.item)
 
+    @cached_property
+    def added_event(self) -> bytes:
+        """The encoded ADDED event of a snapshot; all watchers share one copy."""
+        return codec.watch_response("ADDED", self.item)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether no registrant and no condition is left, so that the GPU has to go."""
+        return not self.registrants and not self.health.conditions
+
+    @property
+    def fault(self) -> Condition | None:
+        """A condition that is False, if there is one."""
+        return next((c for c in self.health.conditions if c.status is ConditionStatus.FALSE), None)
+
     def belongs_to(self, provider_id: str) -> bool:
         """Whether the provider registered the GPU or owns a condition on it."""
-        return provider_id in self.registrants or bool(self.health.of(provider_id))
+        if provider_id in self.registrants:
+            return True
+        return any(c.provider_id == provider_id for c in self.health.conditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +94,12 @@ class SetCondition:
         """The conditions it sets."""
         return (self.condition,)
 
-    def apply(self, health: Health, provider_id: str, now: int, order: int) -> Health:
+    def apply(self, health: Health, provider_id: str, now: int) -> Health:
         """The health after the change. Raises ``Conflict``."""
         changed = conditions.set_condition(health, self.condition, now)
         if self.recommended_action is None:
             return changed
-        return conditions.set_action(changed, provider_id, self.recommended_action, order)
+        return conditions.set_action(changed, provider_id, self.recommended_action)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +110,10 @@ class SetStatus:
     conditions: tuple[Condition, ...]
     recommended_action: str = ""
 
-    def apply(self, health: Health, provider_id: str, now: int, order: int) -> Health:
+    def apply(self, health: Health, provider_id: str, now: int) -> Health:
         """The health after the change. Raises ``Conflict``."""
         changed = conditions.set_status(health, provider_id, self.conditions, now)
-        return conditions.set_action(changed, provider_id, self.recommended_action, order)
+        return conditions.set_action(changed, provider_id, self.recommended_action)
 
 
 Change = SetCondition | SetStatus

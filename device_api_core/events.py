@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from heapq import merge
 
+from device_api_core.validation import shortened
+
 logger = logging.getLogger(__name__)
 
 KEPT_PER_KIND = 1_000
+MAX_TEXT_BYTES = 1_024
+"""Of a reason or message; both may come from a provider."""
 _LOG_BURST = 100
 _LOG_PER_SECOND = 20.0
 
@@ -43,6 +47,24 @@ class Event:
     provider_id: str = ""
 
 
+class _Allowance:
+    """Log lines that may be written: a burst, refilled at a steady rate."""
+
+    def __init__(self, now: float) -> None:
+        self._lines = float(_LOG_BURST)
+        self._refilled = now
+
+    def take(self, now: float) -> bool:
+        """Whether one more line may be written."""
+        refill = (now - self._refilled) * _LOG_PER_SECOND
+        self._lines = min(float(_LOG_BURST), self._lines + refill)
+        self._refilled = now
+        if self._lines < 1.0:
+            return False
+        self._lines -= 1.0
+        return True
+
+
 class EventLog:
     """The recent past. ``wall`` gives nanoseconds since the Unix epoch, ``monotonic`` seconds."""
 
@@ -51,8 +73,8 @@ class EventLog:
         self._monotonic = monotonic
         self._sequence = 0
         self._kept: dict[Kind, deque[Event]] = {k: deque(maxlen=KEPT_PER_KIND) for k in Kind}
-        self._allowance = float(_LOG_BURST)
-        self._refilled = monotonic()
+        # One each: conditions that flap must not hide that a provider is lost.
+        self._allowances = {k: _Allowance(monotonic()) for k in Kind}
         self._suppressed = 0
 
     def record(
@@ -67,12 +89,16 @@ class EventLog:
     ) -> None:
         """Remember an event and log it."""
         self._sequence += 1
+        reason, message = shortened(reason, MAX_TEXT_BYTES), shortened(message, MAX_TEXT_BYTES)
         event = Event(
             self._sequence, self._wall(), kind, warning, reason, message, gpu, provider_id
         )
         self._kept[kind].append(event)
-        if kind is not Kind.HEALTH or self._may_log():
+        # Operators act at the pace of people and want each act on record.
+        if kind is Kind.OPERATOR or self._allowances[kind].take(self._monotonic()):
             self._log(event)
+        else:
+            self._suppressed += 1
 
     def newest(self, *, gpu: str = "", provider_id: str = "", limit: int) -> list[Event]:
         """The newest ``limit`` events (all if it is not positive), oldest first; empty filters
@@ -90,17 +116,6 @@ class EventLog:
     def _newest_first(self) -> Iterator[Event]:
         kinds = (reversed(kept) for kept in self._kept.values())
         return merge(*kinds, key=lambda e: -e.sequence)
-
-    def _may_log(self) -> bool:
-        now = self._monotonic()
-        refill = (now - self._refilled) * _LOG_PER_SECOND
-        self._allowance = min(float(_LOG_BURST), self._allowance + refill)
-        self._refilled = now
-        if self._allowance < 1.0:
-            self._suppressed += 1
-            return False
-        self._allowance -= 1.0
-        return True
 
     def _log(self, event: Event) -> None:
         level = logging.WARNING if event.warning else logging.INFO

@@ -100,13 +100,15 @@ class ReadGate:
         """Drop what is remembered of a provider that holds nothing and will not come back."""
         self._reopens.pop(provider_id, None)
 
-    async def passage(self) -> None:
-        """Wait for the updates that are held now. Cancelling the reader harms nobody else."""
-        if not self._holds:
+    async def passage(self, *, but_for: str | None = None) -> None:
+        """Wait for the updates that are held now, except that of the provider ``but_for``, who
+        reads while it holds one. Cancelling the reader harms nobody else."""
+        awaited = [held for id_, held in self._holds.items() if id_ != but_for]
+        if not awaited:
             return
         self.parked += 1
         try:
-            for held in tuple(self._holds.values()):
+            for held in awaited:
                 await held.ended.wait()
         finally:
             self.parked -= 1

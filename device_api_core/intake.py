@@ -7,20 +7,23 @@ what is wrong. A provider that crashes or falls silent is no longer believed whe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from device_api_core.cache import DeviceCache
 from device_api_core.conditions import has_lapsed
 from device_api_core.entries import Change
-from device_api_core.errors import Conflict
+from device_api_core.errors import UpdateAborted
 from device_api_core.events import EventLog, Kind
 from device_api_core.gate import Hold, ReadGate
-from device_api_core.leases import Leases
+from device_api_core.leases import Leases, Sign
 from device_api_core.metrics import Metrics
 from device_api_core.readiness import Readiness
 from device_api_core.resources import Condition, Gpu, GpuSpec, GpuStatus
 
 HEARTBEAT_LEASE_SECONDS = 60.0
+LEASE_INTERVALS = 3
+"""A provider that states its interval may miss two of them."""
 MAX_HOLD_SECONDS = 5.0
 
 
@@ -31,6 +34,16 @@ class Clock(Protocol):
     def monotonic(self) -> float: ...
 
     def wall(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What a heartbeat says besides being one. ``synced`` is ``None`` if it does not say;
+    ``interval_seconds`` is the longest time the provider means to be silent."""
+
+    synced: bool | None = None
+    summary: str = ""
+    interval_seconds: float | None = None
 
 
 class Intake:
@@ -62,6 +75,7 @@ class Intake:
             monotonic=clock.monotonic, wall=clock.wall, expired=self._lease_expired
         )
         self._lost_listeners: dict[str, Callable[[], None]] = {}
+        self._life_listeners: dict[str, Callable[[Life], None]] = {}
 
     # --- reports
 
@@ -71,24 +85,26 @@ class Intake:
         """See :meth:`DeviceCache.register`."""
         self.leases.require_room(provider_id)
         registered = self._cache.register(name, spec, provider_id, initial)
-        self.heard(provider_id)
+        sign = self.heard(provider_id)
         self._readiness.evaluate()
         if initial is not None and initial.conditions:
-            self._readiness.reported(provider_id)
+            self._reported(sign)
         return registered
 
     def withdraw(self, provider_id: str, name: str) -> bool:
         """See :meth:`DeviceCache.withdraw`."""
+        known = self.knows(provider_id)
         removed = self._cache.withdraw(name, provider_id)
-        self.heard(provider_id)
+        if known:
+            # Who never reported is not remembered for having nothing to take back.
+            self.heard(provider_id)
         return removed
 
     def apply(self, provider_id: str, changes: Sequence[Change]) -> dict[str, int]:
         """See :meth:`DeviceCache.apply`."""
         self.leases.require_room(provider_id)
         versions = self._cache.apply(provider_id, changes)
-        self.heard(provider_id)
-        self._readiness.reported(provider_id)
+        self._reported(self.heard(provider_id))
         return versions
 
     def known(self, provider_id: str) -> Mapping[str, tuple[Condition, ...]]:
@@ -108,16 +124,17 @@ class Intake:
         not there, ``LimitExceeded``."""
         for name in gpus:
             self._cache.get(name)
+        self.leases.require_room(provider_id)
         self.heard(provider_id)
         return self.gate.hold(provider_id, gpus)
 
     def commit(self, held: Hold, changes: Sequence[Change]) -> dict[str, int]:
         """Apply what was staged and let the readers pass. A refused change aborts the update.
 
-        Raises ``Conflict`` if the update is over already, and what :meth:`apply` raises.
+        Raises ``UpdateAborted`` if it is over already, and what :meth:`apply` raises.
         """
         if not self.gate.is_held(held):
-            raise Conflict("the update is no longer held: it expired or was aborted")
+            raise UpdateAborted("the update is no longer held: it expired or was aborted")
         try:
             versions = self.apply(held.provider_id, changes)
         except BaseException as error:
@@ -143,28 +160,49 @@ class Intake:
 
     # --- life and loss
 
-    def heard(self, provider_id: str, *, lease_seconds: float | None = None) -> None:
+    def heard(self, provider_id: str, *, lease_seconds: float | None = None) -> Sign:
         """Note a sign of life, and grant a lease if the rules or the caller ask for one."""
         if self._require_heartbeat and lease_seconds is None:
             known = self.leases.get(provider_id)
             if known is None or known.lease_seconds is None:
                 lease_seconds = self._heartbeat_lease_seconds
-        self.leases.heard(provider_id, lease_seconds=lease_seconds)
+        return self.leases.heard(provider_id, lease_seconds=lease_seconds)
 
-    def heartbeat(self, provider_id: str, gpus: Sequence[str]) -> bool:
+    def heartbeat(self, provider_id: str, gpus: Sequence[str], life: Life) -> bool:
         """Renew a remote provider's lease. Returns False if it should register and report again:
         none of its GPUs is known, or what it said is no longer believed."""
         self.leases.require_room(provider_id)
-        self.heard(provider_id, lease_seconds=self._heartbeat_lease_seconds)
+        lease = self._heartbeat_lease_seconds
+        if life.interval_seconds is not None:
+            lease = LEASE_INTERVALS * life.interval_seconds
+        first = self.leases.get(provider_id) is None
+        sign = self.heard(provider_id, lease_seconds=lease)
+        sign.summary = life.summary or sign.summary
+        sign.tells_synced = life.synced is not None
         self._metrics.heartbeats.labels(provider_id).inc()
+        # Not the first one: that may come from a provider who does not know yet that this server
+        # is a new one and knows nothing. Whoever repeats it was told, and may have no GPU at all.
+        if life.synced and not first:
+            self._synced(sign)
+        if (listener := self._life_listeners.get(provider_id)) is not None:
+            listener(life)
         owned = self._cache.owned_by(provider_id)
         if gpus:
             named = set(gpus)
             owned = [e for e in owned if e.name in named]
         if not owned or any(has_lapsed(e.health, provider_id) for e in owned):
             return False
-        self._readiness.synced(provider_id)
+        if life.synced is not False:
+            self._synced(sign)
         return True
+
+    def _synced(self, sign: Sign) -> None:
+        sign.synced = True
+        self._readiness.synced(sign.provider_id)
+
+    def _reported(self, sign: Sign) -> None:
+        if not sign.tells_synced:
+            self._readiness.reported(sign.provider_id)
 
     def failed(self, provider_id: str, reason: str, message: str) -> None:
         """The provider crashed, fell silent or was stopped: stop believing its True."""
@@ -176,6 +214,10 @@ class Intake:
         """Call ``listener`` when the provider's lease runs out."""
         self._lost_listeners[provider_id] = listener
 
+    def on_life(self, provider_id: str, listener: Callable[[Life], None]) -> None:
+        """Call ``listener`` with what each of the provider's heartbeats says."""
+        self._life_listeners[provider_id] = listener
+
     def knows(self, provider_id: str) -> bool:
         """Whether the provider was ever heard or owns anything."""
         return self.leases.get(provider_id) is not None or bool(self._cache.owned_by(provider_id))
@@ -185,9 +227,7 @@ class Intake:
         if (held := self.gate.held_by(provider_id)) is not None:
             self.abort(held, "the provider was forgotten")
         counts = self._cache.forget(provider_id)
-        self.leases.forget(provider_id)
-        self.gate.forget(provider_id)
-        self._metrics.forget_provider(provider_id)
+        self._drop(provider_id)
         self._events.record(
             Kind.OPERATOR,
             "ProviderForgotten",
@@ -197,6 +237,11 @@ class Intake:
             warning=True,
         )
         return counts
+
+    def _drop(self, provider_id: str) -> None:
+        self.leases.forget(provider_id)
+        self.gate.forget(provider_id)
+        self._metrics.forget_provider(provider_id)
 
     def _hold_expired(self, held: Hold) -> None:
         self.abort(held, f"it was held for more than {self._max_hold_seconds:g} s")
@@ -216,4 +261,4 @@ class Intake:
             listener()
         elif not self._cache.owned_by(provider_id):
             # A heartbeat without a GPU leaves nothing worth remembering.
-            self.leases.forget(provider_id)
+            self._drop(provider_id)

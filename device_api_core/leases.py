@@ -19,7 +19,8 @@ MAX_PROVIDERS = 256
 @dataclass(slots=True)
 class Sign:
     """A provider's last sign of life. ``heard`` is monotonic seconds, ``heard_at`` nanoseconds
-    since the Unix epoch; ``lease_seconds`` is ``None`` for a writer without a lease."""
+    since the Unix epoch; ``lease_seconds`` is ``None`` for a writer without a lease.
+    ``tells_synced`` is whether it says itself when it has reported everything."""
 
     provider_id: str
     heard: float
@@ -27,6 +28,7 @@ class Sign:
     lease_seconds: float | None = None
     lapsed: bool = False
     synced: bool = False
+    tells_synced: bool = False
     summary: str = ""
     timer: asyncio.TimerHandle | None = None
 

@@ -8,6 +8,8 @@ import sys
 from datetime import UTC, datetime
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_FRAME = frozenset({"ts", "level", "logger", "msg"})
+"""What every JSON line has, besides its facts."""
 
 
 def set_up(log_format: str, verbosity: int) -> None:
@@ -53,8 +55,7 @@ class TextFormatter(logging.Formatter):
     """``time LEVEL message key=value ...``; a traceback follows on lines of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
-        # A provider's text may hold line breaks; one event stays one line.
-        message = record.getMessage().replace("\n", "\\n").replace("\r", "\\r")
+        message = _one_line(record.getMessage())
         facts = "".join(f" {k}={_quoted(v)}" for k, v in facts_of(record).items())
         line = f"{_time(record)} {record.levelname:<7} {message}{facts}"
         if record.exc_info:
@@ -64,5 +65,28 @@ class TextFormatter(logging.Formatter):
 
 def _quoted(value: object) -> str:
     text = str(value)
-    plain = text and not any(c.isspace() or c in '"=' for c in text)
+    plain = text and text.isprintable() and not any(c in ' "=' for c in text)
     return text if plain else json.dumps(text)
+
+
+def _one_line(text: str) -> str:
+    """The text with everything escaped that a terminal would obey: a provider's text may hold
+    line breaks and control sequences."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def pass_on(logger: logging.Logger, line: str, facts: dict[str, object]) -> dict[str, object]:
+    """Log a line that another process wrote, with more facts. Returns its own facts, if it is one
+    of :class:`JsonFormatter`; any other text is a message."""
+    try:
+        entry = json.loads(line)
+        level = logging.getLevelNamesMapping()[entry["level"].upper()]
+        message = str(entry["msg"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        logger.info("%s", line, extra=facts)
+        return {}
+    own = {k: v for k, v in entry.items() if k not in _STANDARD and k not in _FRAME}
+    logger.log(level, "%s", message, extra={**own, **facts})
+    return own

@@ -25,13 +25,14 @@ class Readiness:
         known_gpus: Callable[[], int],
         clock: Callable[[], float],
         changed: Callable[[bool], None],
+        grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         self._plugins = frozenset(plugins)
         self._missing = self._plugins | set(expected)
         self._known_gpus = known_gpus
         self._clock = clock
         self._changed = changed
-        self._grace_ends = clock() + GRACE_SECONDS
+        self._grace_ends = clock() + grace_seconds
         self._ready = False
         self._stopping = False
 
@@ -66,13 +67,17 @@ class Readiness:
             self.synced(provider_id)
 
     def evaluate(self) -> bool:
-        """Look again; to be called too when the grace ends and when GPUs become known."""
-        if not self._ready and not self._stopping:
-            grace_over = self._clock() >= self._grace_ends
-            if not self._missing or (grace_over and self._known_gpus() > 0):
-                self._ready = True
-                self._changed(True)
+        """Look again; to be called too when the grace ends and when GPUs come or go."""
+        if not self._stopping and (ready := self._may_answer()) is not self._ready:
+            self._ready = ready
+            self._changed(ready)
         return self.ready
+
+    def _may_answer(self) -> bool:
+        if not self._missing:
+            return True
+        # Without a provider only what is known can be told, and that may be gone again.
+        return self._clock() >= self._grace_ends and self._known_gpus() > 0
 
     def stop(self) -> None:
         """Shutting down: not ready from now on. Running reads may still finish."""
@@ -82,5 +87,7 @@ class Readiness:
 
     def require(self) -> None:
         """Raises ``Unavailable`` if a read cannot be answered truthfully yet."""
-        if not self._ready and not self.evaluate():
+        if self._missing:
+            self.evaluate()
+        if not self._ready:
             raise Unavailable(f"not ready: {self.waiting_for}")

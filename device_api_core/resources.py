@@ -8,8 +8,10 @@ thread. Times are integers: nanoseconds since the Unix epoch, UTC.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 READY = "Ready"
 """The condition type that the server computes from all the others."""
@@ -46,7 +48,8 @@ class Condition:
         """``last_transition_time`` as an aware datetime (microsecond precision), or ``None``."""
         if self.last_transition_time is None:
             return None
-        return datetime.fromtimestamp(self.last_transition_time / 1e9, tz=UTC)
+        # Not through a float, which rounds and cannot express the last microsecond of year 9999.
+        return _EPOCH + timedelta(microseconds=self.last_transition_time // 1_000)
 
 
 @dataclass(frozen=True, slots=True)

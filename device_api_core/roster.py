@@ -16,8 +16,9 @@ RUNNING = frozenset({"starting", "running", "silent", "failed"})
 
 @dataclass(frozen=True, slots=True)
 class ProviderStatus:
-    """One provider. ``home`` is ``thread``, ``process`` or ``remote``; ``last_heard`` is
-    nanoseconds since the Unix epoch; ``lease_seconds`` is ``None`` without a lease."""
+    """One provider. ``home`` is ``thread``, ``process``, ``remote``, or empty if it does not run;
+    ``last_heard`` is nanoseconds since the Unix epoch; ``lease_seconds`` is ``None`` without a
+    lease."""
 
     name: str
     home: str
@@ -50,15 +51,15 @@ class Roster:
         self._plugins = plugins
 
     def statuses(self) -> list[ProviderStatus]:
-        """Plugins first, in the order they were found, then remote providers by name."""
+        """Plugins first, in the order they were found, then remote providers by name. A plugin that
+        is installed here and runs elsewhere is remote."""
         plugins = [self._with_life(p) for p in self._plugins()]
         names = {p.name for p in plugins if p.state in RUNNING}
-        remote = [
-            self._with_life(self._remote(sign))
-            for sign in sorted(self._intake.leases.signs, key=lambda s: s.provider_id)
-            if sign.provider_id not in names
-        ]
-        return plugins + remote
+        signs = [s for s in self._intake.leases.signs if s.provider_id not in names]
+        elsewhere = {sign.provider_id for sign in signs}
+        here = [p for p in plugins if p.name not in elsewhere]
+        signs.sort(key=lambda sign: sign.provider_id)
+        return here + [self._with_life(self._remote(sign)) for sign in signs]
 
     def runs(self, provider_id: str) -> bool:
         """Whether the provider is a plugin that this server runs."""

@@ -7,6 +7,7 @@ non-empty environment variable beats the flag, on purpose: what is typed should 
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -16,6 +17,9 @@ from typing import Any
 from device_api_core.errors import SettingsError
 
 LOG_FORMATS = ("text", "json")
+
+_ISOLATE = "isolate"
+"""The key of a provider's table that is the server's."""
 
 
 def _setting(default: Any, text: str, *, env: str = "", flag: str = "") -> Any:
@@ -61,6 +65,11 @@ class Settings:
     provider: tuple[str, ...] = _setting(
         (), "Run this installed provider; repeatable. See `device-api providers`."
     )
+    isolate: tuple[str, ...] = _setting(
+        (),
+        "Run this one of the providers in a process of its own; repeatable. The same as isolate = "
+        "true in [providers.NAME].",
+    )
     expect_provider: tuple[str, ...] = _setting(
         (), "Not ready before this remote provider has reported once; repeatable."
     )
@@ -75,7 +84,7 @@ class Settings:
     )
     transport: str = _setting("grpcio", "gRPC transport: grpcio, or an installed one by name.")
     providers: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """Options by provider name, from the file's ``[providers.NAME]`` tables."""
+    """The file's ``[providers.NAME]`` tables by name: ``isolate``, and the provider's options."""
 
     def __post_init__(self) -> None:
         if not (self.grpc_address or self.unix_socket or self.provider_socket):
@@ -87,9 +96,13 @@ class Settings:
         if self.log_format not in LOG_FORMATS:
             raise SettingsError(f"--log-format must be text or json, not {self.log_format!r}")
         self._check_ports()
+        for name, table in self.providers.items():
+            if not isinstance(table.get(_ISOLATE, False), bool):
+                raise SettingsError(f"[providers.{name}]: {_ISOLATE} must be true or false")
         for name in ("shutdown_timeout", "shutdown_delay"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"--{name.replace('_', '-')} must not be negative")
+            # Not "< 0", which lets "nan" pass.
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SettingsError(f"--{name.replace('_', '-')} must be 0 or more seconds")
 
     def _check_ports(self) -> None:
         for name in ("health_port", "metrics_port"):
@@ -97,6 +110,20 @@ class Settings:
                 raise SettingsError(f"--{name.replace('_', '-')} must be 0 to 65535")
         if self.health_port == self.metrics_port != 0:
             raise SettingsError("--health-port and --metrics-port must differ")
+
+    @property
+    def isolated(self) -> frozenset[str]:
+        """The providers that run in a process of their own."""
+        tables = (name for name, table in self.providers.items() if table.get(_ISOLATE))
+        return frozenset((*self.isolate, *tables))
+
+    @property
+    def provider_options(self) -> dict[str, dict[str, object]]:
+        """Each provider's own options: its table without the keys that are the server's."""
+        return {
+            name: {key: value for key, value in table.items() if key != _ISOLATE}
+            for name, table in self.providers.items()
+        }
 
     @property
     def node(self) -> str:

@@ -10,19 +10,27 @@ from device_api_core.conditions import Health
 from device_api_core.entries import Entry, encoded
 from device_api_core.errors import LimitExceeded
 from device_api_core.resources import Condition, ConditionStatus
-from device_api_core.validation import MAX_CONDITIONS, MAX_LIST_BYTES, MAX_OBJECT_BYTES
+from device_api_core.validation import (
+    LIST_RESERVE_BYTES,
+    MAX_CONDITIONS,
+    MAX_LIST_BYTES,
+    MAX_OBJECT_BYTES,
+    shortened,
+)
 
 _CUT_MESSAGE_BYTES = 256
 _CUT_REASON_CHARS = 64
 _CUT_MARK = " [cut: no room]"
+_LIST_FRAME_BYTES = 64
+"""More than a list takes besides its items: two lengths and its version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """GPUs to be installed together, each with what it replaces (``None`` if it is new).
 
-    ``list_bytes`` is the encoded size of all GPUs afterwards; ``cut`` counts the GPUs whose new
-    fault had its text cut for want of room.
+    ``list_bytes`` is the encoded size of all GPUs afterwards; ``cut`` counts the GPUs on which
+    text was cut for want of room.
     """
 
     installs: tuple[tuple[Entry, Entry | None], ...]
@@ -41,11 +49,11 @@ def prepare(
     """Give each changed entry its version, counting up from ``version``, and its bytes.
 
     An entry that readers could not tell from the stored one keeps the stored version and bytes.
-    ``refusable`` changes must stay within the limits; the server's own (a lapse, say) are small
-    and must not fail.
+    ``refusable`` changes must stay within the limits; the server's own (a lapse, say) must not
+    fail and lose their text if there is no room for it.
 
     Raises:
-        LimitExceeded: too many conditions, or too many bytes and no new fault among them.
+        LimitExceeded: too many conditions, or too many bytes and no fault among what is new.
     """
     installs: list[tuple[Entry, Entry | None]] = []
     cut = 0
@@ -54,14 +62,21 @@ def prepare(
         if known is not None and entry.looks_like(known):
             installs.append((entry, known))
             continue
+        known_bytes = len(known.item) if known else 0
+        room = MAX_LIST_BYTES - _LIST_FRAME_BYTES - list_bytes + known_bytes
+        new = encoded(entry, known, version + 1)
+        if refusable:
+            fitting = _within_limits(new, known, room)
+        else:
+            fitting = _within_room(new, known, room - LIST_RESERVE_BYTES)
+        if known is not None and fitting.looks_like(known):
+            # It was cut before, and to the same text.
+            installs.append((_keeping(known, fitting), known))
+            continue
+        cut += fitting is not new
         version += 1
-        new = encoded(entry, known, version)
-        room = MAX_LIST_BYTES - list_bytes + (len(known.item) if known else 0)
-        if refusable and (problem := _over_limit(new, known, room)) is not None:
-            new = _cut_or_refuse(new, known, problem)
-            cut += 1
-        list_bytes += len(new.item) - (len(known.item) if known else 0)
-        installs.append((new, known))
+        list_bytes += len(fitting.item) - known_bytes
+        installs.append((fitting, known))
     return Step(tuple(installs), list_bytes, cut)
 
 
@@ -79,47 +94,67 @@ def status_changes(before: Health | None, after: Health) -> list[tuple[str, Cond
     return changed
 
 
+def _keeping(known: Entry, changed: Entry) -> Entry:
+    """What is new and cannot be seen, with the version and bytes that readers have."""
+    return replace(known, registrants=changed.registrants, health=changed.health)
+
+
+def _within_limits(entry: Entry, known: Entry | None, room: int) -> Entry:
+    """A provider's change as it may be stored. One that holds a fault is never refused for want
+    of room: the text of what it changes is cut instead."""
+    problem = _over_limit(entry, known, room - LIST_RESERVE_BYTES)
+    if problem is None:
+        return entry
+    if all(c.status is not ConditionStatus.FALSE for c in _changed(entry, known)):
+        raise problem
+    # Half of the reserve is for faults with some text, the rest for those with none.
+    return _within_room(
+        _cut(entry, known, _CUT_MESSAGE_BYTES), known, room - LIST_RESERVE_BYTES // 2
+    )
+
+
+def _within_room(entry: Entry, known: Entry | None, room: int) -> Entry:
+    return entry if len(entry.item) <= room else _cut(entry, known, 0)
+
+
 def _over_limit(entry: Entry, known: Entry | None, room: int) -> LimitExceeded | None:
     if len(entry.health.conditions) > MAX_CONDITIONS:
         raise LimitExceeded(
             f'gpu "{entry.name}" would have {len(entry.health.conditions)} conditions; the limit '
             f"is {MAX_CONDITIONS}"
         )
+    # What makes a GPU smaller is welcome, also while it is above a limit.
+    if known is not None and len(entry.item) <= len(known.item):
+        return None
     # The computed Ready repeats what a provider said, so it does not count.
     if (size := len(entry.item) - len(entry.parts[0])) > MAX_OBJECT_BYTES:
         return LimitExceeded(
             f'gpu "{entry.name}" would take {size} bytes; the limit is {MAX_OBJECT_BYTES}',
             reason="size",
         )
-    grows = known is None or len(entry.item) > len(known.item)
-    if grows and len(entry.item) > room:
+    if len(entry.item) > room:
         return LimitExceeded(
             f'gpu "{entry.name}" would take {len(entry.item)} bytes and all GPUs together more '
-            f"than {MAX_LIST_BYTES}, which is the limit so that a list fits one message",
+            f"than {MAX_LIST_BYTES - LIST_RESERVE_BYTES}, which is the limit so that a list fits "
+            "one message and leaves room for faults",
             reason="size",
         )
     return None
 
 
-def _cut_or_refuse(entry: Entry, known: Entry | None, problem: LimitExceeded) -> Entry:
-    """Bad news is never refused for want of room: the text of the new faults is cut instead."""
-    before = known.health if known else conditions.new_health(0)
-    bad_news = conditions.turned_false(before, entry.health)
-    if not bad_news:
-        raise problem
+def _changed(entry: Entry, known: Entry | None) -> tuple[Condition, ...]:
+    before = set(known.health.conditions) if known else set()
+    return tuple(c for c in entry.health.conditions if c not in before)
+
+
+def _cut(entry: Entry, known: Entry | None, message_bytes: int) -> Entry:
+    """The entry with shorter text in every condition that is not as it was."""
     health = entry.health
-    for condition in bad_news:
-        message = condition.message.encode()
-        if len(message) > _CUT_MESSAGE_BYTES:
-            kept = message[:_CUT_MESSAGE_BYTES].decode(errors="ignore")
-            condition_text = kept + _CUT_MARK
-        else:
-            condition_text = condition.message
-        shorter = replace(
-            condition, message=condition_text, reason=condition.reason[:_CUT_REASON_CHARS]
-        )
+    for condition in _changed(entry, known):
+        message = condition.message
+        if len(message.encode()) > message_bytes:
+            message = shortened(message, message_bytes) + (_CUT_MARK if message_bytes else "")
+        reason = condition.reason[:_CUT_REASON_CHARS]
+        shorter = replace(condition, message=message, reason=reason)
         health = conditions.set_condition(health, shorter, shorter.last_transition_time or 0)
-    shortened = encoded(replace(entry, health=health), known, entry.version)
-    if len(shortened.item) - len(shortened.parts[0]) > MAX_OBJECT_BYTES:
-        raise problem
-    return shortened
+    return encoded(replace(entry, health=health), known, entry.version)

@@ -21,17 +21,24 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Of one gRPC message."""
 MAX_LIST_BYTES = MAX_MESSAGE_BYTES - 64 * 1024
 """Encoded size of all GPUs: a list must fit a default client's limit of 4 MiB."""
+LIST_RESERVE_BYTES = 512 * 1024
+"""The last part of it is kept for new faults and for what the server says when it stops believing
+a provider: neither may be refused, and every GPU may need some of it at the same moment."""
 
 MAX_REASON_CHARS = 1_024
 MAX_CONDITION_MESSAGE_BYTES = 32_768
 MAX_PROVIDER_ID_CHARS = 128
 MAX_ACTION_CHARS = 1_024
 MAX_SPEC_FIELD_CHARS = 256
+MAX_SUMMARY_CHARS = 1_024
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[-._A-Za-z0-9]{0,251}[A-Za-z0-9])?")
 _TYPE = re.compile(r"(?:[a-z0-9.-]+/)?[A-Z][A-Za-z0-9]{0,127}")
 _MAX_TYPE_CHARS = 382
 _MAX_SHOWN = 64
+
+# The range of google.protobuf.Timestamp, years 1 to 9999, in nanoseconds.
+MIN_TIME, MAX_TIME = -62_135_596_800_000_000_000, 253_402_300_799_999_999_999
 
 
 def check_name(name: str, field: str = "name") -> None:
@@ -62,23 +69,27 @@ def check_type(type_: str, field: str) -> None:
         raise InvalidArgument(
             field,
             "must be CamelCase with at most 128 characters, optionally after a lower-case domain "
-            f"and a slash, not {_shown(type_)}",
+            f"of at most 253 characters and a slash, not {_shown(type_)}",
         )
 
 
 def check_condition(condition: Condition, field: str = "condition") -> None:
-    """Type, reason and message of one condition; the status was checked when it was decoded."""
+    """Type, reason, message and time of one condition; its status is an enum already."""
     check_type(condition.type, f"{field}.type")
+    _encoded(condition.reason, f"{field}.reason")
     if len(condition.reason) > MAX_REASON_CHARS:
         raise InvalidArgument(f"{field}.reason", f"must not exceed {MAX_REASON_CHARS} characters")
-    # A message of few enough characters cannot be too long in UTF-8: skip encoding it.
-    if (
-        len(condition.message) * 4 > MAX_CONDITION_MESSAGE_BYTES
-        and len(condition.message.encode()) > MAX_CONDITION_MESSAGE_BYTES
-    ):
+    if len(_encoded(condition.message, f"{field}.message")) > MAX_CONDITION_MESSAGE_BYTES:
         raise InvalidArgument(
             f"{field}.message", f"must not exceed {MAX_CONDITION_MESSAGE_BYTES} bytes of UTF-8"
         )
+    check_time(condition.last_transition_time, f"{field}.last_transition_time")
+
+
+def check_time(time: int | None, field: str) -> None:
+    """Nanoseconds since the Unix epoch, within the years 1 to 9999."""
+    if time is not None and not (isinstance(time, int) and MIN_TIME <= time <= MAX_TIME):
+        raise InvalidArgument(field, "must be whole nanoseconds within the years 1 to 9999")
 
 
 def check_status(status: GpuStatus, field: str = "status") -> None:
@@ -100,6 +111,7 @@ def check_conditions(conditions: Iterable[Condition], field: str = "status") -> 
 
 def check_action(action: str, field: str = "recommended_action") -> None:
     """At most 1,024 characters of any text."""
+    _encoded(action, field)
     if len(action) > MAX_ACTION_CHARS:
         raise InvalidArgument(field, f"must not exceed {MAX_ACTION_CHARS} characters")
 
@@ -125,6 +137,20 @@ def check_spec(spec: GpuSpec, field: str = "spec") -> None:
             raise InvalidArgument(f"{field}.{name}", f"must be 0 to {2**31 - 1}, not {number}")
     if spec.memory_bytes is not None and not 0 <= spec.memory_bytes < 2**64:
         raise InvalidArgument(f"{field}.memory_bytes", "must fit 64 bits without a sign")
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text for the wire whatever it is: without lone surrogates, and no more than ``limit``
+    bytes of UTF-8."""
+    return text.encode(errors="replace")[:limit].decode(errors="ignore")
+
+
+def _encoded(text: str, field: str) -> bytes:
+    # A name that the operating system could not decode carries surrogates: they have no UTF-8.
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(field, "must be text that UTF-8 can encode") from error
 
 
 def _shown(text: str) -> str:

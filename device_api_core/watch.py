@@ -7,6 +7,7 @@ no I/O. A subscriber that does not keep up is ended with an error: nothing is dr
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -26,7 +27,7 @@ WATCHER_LIMIT = "watcher-limit"
 class Subscription:
     """One watcher's events. Created by :meth:`WatchHub.subscribe`, read by one transport call."""
 
-    __slots__ = ("_hub", "_initial", "_queue", "_timer", "_waiter", "error", "on_end", "quiet")
+    __slots__ = ("_hub", "_initial", "_queue", "_timer", "_waiter", "error", "on_end")
 
     def __init__(self, hub: WatchHub, initial: Iterable[bytes]) -> None:
         self._hub = hub
@@ -35,8 +36,6 @@ class Subscription:
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.error: DeviceApiError | None = None
-        self.quiet = True
-        """Whether nothing was queued since the last bookmark check."""
         self.on_end: Callable[[], None] | None = None
         """Called when the hub ends the subscription: a transport that is blocked in a write to a
         slow client must be told, since it will not come back to read the error."""
@@ -57,7 +56,7 @@ class Subscription:
             if self._queue:
                 return self._queue.popleft()
             if self.error is not None:
-                raise self.error
+                raise self.error.with_traceback(None)
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -73,7 +72,6 @@ class Subscription:
         if len(self._queue) >= limit:
             return False
         self._queue.append(frame)
-        self.quiet = False
         self._wake()
         return True
 
@@ -90,15 +88,21 @@ class Subscription:
         if self.on_end is not None:
             self.on_end()
 
-    def bookmark_when_quiet(self, seconds: float, bookmark: Callable[[], bytes]) -> None:
-        """Queue a bookmark after each ``seconds`` without an event; the hub's business."""
+    def bookmark_when_quiet(
+        self, seconds: float, silence: Callable[[], float], bookmark: Callable[[], bytes]
+    ) -> None:
+        """Queue a bookmark after each ``seconds`` without an event; the hub's business.
+        ``silence`` tells how long ago the last event was."""
 
         def check() -> None:
-            if self.quiet and not self._initial and not self._queue:
-                self._queue.append(bookmark())
-                self._wake()
-            self.quiet = True
-            self._timer = loop.call_later(seconds, check)
+            left = seconds - silence()
+            if left <= 0:
+                left = seconds
+                # A client that has not read what came before needs no bookmark to resume from.
+                if not self.queued:
+                    self._queue.append(bookmark())
+                    self._wake()
+            self._timer = loop.call_later(left, check)
 
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(seconds, check)
@@ -109,7 +113,8 @@ class Subscription:
 
 
 class WatchHub:
-    """Fans events out. ``version`` is the counter's value before the first event."""
+    """Fans events out. ``version`` is the counter's value before the first event, ``clock`` is
+    monotonic seconds."""
 
     def __init__(
         self,
@@ -121,6 +126,7 @@ class WatchHub:
         history_bytes: int = HISTORY_BYTES,
         max_watches: int = MAX_WATCHES,
         bookmark_seconds: float = BOOKMARK_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.version = version
         self._floor = version
@@ -130,6 +136,8 @@ class WatchHub:
         self._history_bytes = history_bytes
         self._max_watches = max_watches
         self._bookmark_seconds = bookmark_seconds
+        self._clock = clock
+        self._spoken = clock()
         self._history: deque[tuple[int, bytes]] = deque()
         self._history_size = 0
         self._subscriptions: dict[Subscription, None] = {}
@@ -153,6 +161,7 @@ class WatchHub:
     def publish(self, version: int, frame: bytes) -> None:
         """Queue one event for every subscriber, in the same step in which the change was made."""
         self.version = version
+        self._spoken = self._clock()
         self._remember(version, frame)
         slow = [s for s in self._subscriptions if not s.put(frame, self._queue_events)]
         for subscription in slow:
@@ -186,7 +195,8 @@ class WatchHub:
             Unavailable: shutting down.
         """
         if self._closed is not None:
-            raise self._closed
+            # Raised many times, it would collect a longer traceback each time.
+            raise self._closed.with_traceback(None)
         if self.active >= self._max_watches:
             raise LimitExceeded(f"all {self._max_watches} watches are in use", reason=WATCHER_LIMIT)
         frames = list(initial) if since is None else self._after(since)
@@ -196,7 +206,9 @@ class WatchHub:
         self._subscriptions[subscription] = None
         if bookmarks:
             subscription.bookmark_when_quiet(
-                self._bookmark_seconds, lambda: self._encode_bookmark(self.version)
+                self._bookmark_seconds,
+                lambda: self._clock() - self._spoken,
+                lambda: self._encode_bookmark(self.version),
             )
         return subscription
 
@@ -213,8 +225,10 @@ class WatchHub:
             self._end(subscription, error)
 
     def _end(self, subscription: Subscription, error: DeviceApiError) -> None:
-        del self._subscriptions[subscription]
-        subscription.end(error)
+        # Ending one may have closed another: a client's connection carries many.
+        if subscription in self._subscriptions:
+            del self._subscriptions[subscription]
+            subscription.end(error)
 
     def _remember(self, version: int, frame: bytes) -> None:
         self._history.append((version, frame))

@@ -455,6 +455,11 @@ class ListGpusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OPTS_FIELD_NUMBER: _builtins.int
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    provider_id: _builtins.str
+    """The provider that asks. On the providers' socket its read does not wait for an update that it
+    holds itself. Ignored elsewhere.
+    """
     @_builtins.property
     def opts(self) -> Global___ListOptions:
         """Options; none of them changes the answer."""
@@ -463,10 +468,11 @@ class ListGpusRequest(_message.Message):
         self,
         *,
         opts: Global___ListOptions | None = ...,
+        provider_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["opts", b"opts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["opts", b"opts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["opts", b"opts", "provider_id", b"provider_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

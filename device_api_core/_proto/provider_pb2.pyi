@@ -334,6 +334,7 @@ class UpdateRequest(_message.Message):
     BEGIN_FIELD_NUMBER: _builtins.int
     CONDITION_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    ABORT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def begin(self) -> Global___BeginUpdate:
         """Make reads wait. First, and only once."""
@@ -346,18 +347,23 @@ class UpdateRequest(_message.Message):
     def status(self) -> Global___UpdateGpuStatusRequest:
         """Stage a whole status. Its provider_id may be empty and is otherwise that of the beginning."""
 
+    @_builtins.property
+    def abort(self) -> Global___AbortUpdate:
+        """Drop what was staged. Last; the response after it says that the update is over."""
+
     def __init__(
         self,
         *,
         begin: Global___BeginUpdate | None = ...,
         condition: Global___UpdateGpuConditionRequest | None = ...,
         status: Global___UpdateGpuStatusRequest | None = ...,
+        abort: Global___AbortUpdate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "condition", b"condition", "status", b"status", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "begin", b"begin", "condition", b"condition", "status", b"status", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "condition", b"condition", "status", b"status", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "begin", b"begin", "condition", b"condition", "status", b"status", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["begin", "condition", "status"]  # noqa: Y015
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["begin", "condition", "status", "abort"]  # noqa: Y015
     _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
 
@@ -390,6 +396,30 @@ class BeginUpdate(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BeginUpdate: _TypeAlias = BeginUpdate  # noqa: Y015
+
+@_typing.final
+class AbortUpdate(_message.Message):
+    """AbortUpdate ends an update in good order and without a result. What a broken stream does, this does
+    before it is answered, and with a reason that people can read.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, in one line."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AbortUpdate: _TypeAlias = AbortUpdate  # noqa: Y015
 
 @_typing.final
 class UpdateResponse(_message.Message):

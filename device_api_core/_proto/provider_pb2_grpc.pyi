@@ -91,9 +91,9 @@ class ProviderServiceStub:
 
     The first request begins, and the first response says that reads wait. The requests after it
     stage changes. Closing the sending side applies them all in one step: the second response says
-    that everything was received, the third carries the versions. If the stream breaks, if a change is refused, or after 5 seconds, the staged
-    changes are dropped and the provider's True conditions on the GPUs in doubt become Unknown (reason
-    UpdateAborted).
+    that everything was received, the third carries the versions. If the stream breaks, if a change is
+    refused or the provider aborts, or after 5 seconds, the staged changes are dropped and the
+    provider's True conditions on the GPUs in doubt become Unknown (reason UpdateAborted).
 
     Errors: NOT_FOUND, FAILED_PRECONDITION as for the single writes; ABORTED if the update was over
     before it was closed; RESOURCE_EXHAUSTED if the provider holds an update already, or if its last
@@ -170,9 +170,9 @@ class ProviderServiceAsyncStub(ProviderServiceStub):
 
     The first request begins, and the first response says that reads wait. The requests after it
     stage changes. Closing the sending side applies them all in one step: the second response says
-    that everything was received, the third carries the versions. If the stream breaks, if a change is refused, or after 5 seconds, the staged
-    changes are dropped and the provider's True conditions on the GPUs in doubt become Unknown (reason
-    UpdateAborted).
+    that everything was received, the third carries the versions. If the stream breaks, if a change is
+    refused or the provider aborts, or after 5 seconds, the staged changes are dropped and the
+    provider's True conditions on the GPUs in doubt become Unknown (reason UpdateAborted).
 
     Errors: NOT_FOUND, FAILED_PRECONDITION as for the single writes; ABORTED if the update was over
     before it was closed; RESOURCE_EXHAUSTED if the provider holds an update already, or if its last
@@ -276,9 +276,9 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The first request begins, and the first response says that reads wait. The requests after it
         stage changes. Closing the sending side applies them all in one step: the second response says
-        that everything was received, the third carries the versions. If the stream breaks, if a change is refused, or after 5 seconds, the staged
-        changes are dropped and the provider's True conditions on the GPUs in doubt become Unknown (reason
-        UpdateAborted).
+        that everything was received, the third carries the versions. If the stream breaks, if a change is
+        refused or the provider aborts, or after 5 seconds, the staged changes are dropped and the
+        provider's True conditions on the GPUs in doubt become Unknown (reason UpdateAborted).
 
         Errors: NOT_FOUND, FAILED_PRECONDITION as for the single writes; ABORTED if the update was over
         before it was closed; RESOURCE_EXHAUSTED if the provider holds an update already, or if its last

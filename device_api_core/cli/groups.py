@@ -36,9 +36,11 @@ class RootGroup(click.Group):
         return [*self.commands, *_contributions(ctx).commands]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A command of the core, else the one that the plugin of that name contributes."""
-        if (command := self.commands.get(cmd_name)) is not None:
-            return command
+        """A command of the core, in the singular or the plural, else the one that the plugin of
+        that name contributes."""
+        for name in (cmd_name, f"{cmd_name}s"):
+            if (command := self.commands.get(name)) is not None:
+                return command
         found = _contributions(ctx)
         if (why := found.broken.get(cmd_name)) is not None:
             raise Failure(f"the plugin {cmd_name} cannot be loaded: {why}")

@@ -9,7 +9,8 @@ import click
 from device_api_core.cli.ages import age_of, format_age
 from device_api_core.cli.failures import explain
 from device_api_core.cli.output import output_option, print_data, print_lines
-from device_api_core.cli.session import Session, pass_session
+from device_api_core.cli.provider import new, run
+from device_api_core.cli.session import Session
 from device_api_core.cli.tables import Table
 from device_api_core.client.admin import ProviderInfo, ProviderList
 from device_api_core.client.errors import Unreachable
@@ -56,10 +57,10 @@ _LIVE_WIDE: dict[str, Show] = {
 _TYPES: dict[str, Show] = {"TYPES": lambda p: ",".join(p.condition_types)}
 
 
-@click.command("providers")
+@click.group("providers", invoke_without_command=True)
 @output_option("table", "wide", "json", "yaml")
-@pass_session
-def providers(session: Session, output: str) -> None:
+@click.pass_context
+def providers(ctx: click.Context, output: str) -> None:
     """List the providers: installed, running, and those that report over gRPC.
 
     Without a running server it lists what is installed here, without the live columns. A provider
@@ -72,6 +73,12 @@ def providers(session: Session, output: str) -> None:
       starting   first look not finished       stopped  stopped in good order
       running    reports as it should          lost     external, its lease ran out
     """
+    if ctx.invoked_subcommand is None:
+        _show(ctx.find_object(Session), output)
+
+
+def _show(session: Session | None, output: str) -> None:
+    assert session is not None
     try:
         with session.connect_as_operator() as clients:
             listed = clients.admin.list_providers()
@@ -86,6 +93,10 @@ def providers(session: Session, output: str) -> None:
         print_lines(table.lines(listed.providers))
     else:
         click.echo("no provider is installed, and none has reported", err=True)
+
+
+for _command in (run, new):
+    providers.add_command(_command)
 
 
 def installed() -> ProviderList:

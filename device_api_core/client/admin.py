@@ -1,234 +1,107 @@
-"""The operator's service ``device_api.admin.v1``: its values and its calls."""
+"""The operator's service ``device_api.admin.v1``: its calls, for threads.
+
+None of the acts is repeated after a failure: each takes back what somebody said, and in between
+somebody may have said it anew.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-from google.protobuf.duration_pb2 import Duration
-
 from device_api_core._proto import admin_pb2 as pb
-from device_api_core._proto.admin_pb2_grpc import AdminStub
-from device_api_core.client.convert import as_json, time_from_proto, time_to_proto
-from device_api_core.client.endpoint import Endpoint
+from device_api_core.client.calls import Unary, method
+from device_api_core.client.endpoint import Caller
+from device_api_core.client.operations import (
+    Event,
+    Forgotten,
+    ProviderInfo,
+    ProviderList,
+    ServerInfo,
+    event_from_proto,
+    event_to_proto,
+    provider_from_proto,
+    provider_to_proto,
+    server_from_proto,
+    server_to_proto,
+)
 
-_NANOSECONDS = 1_000_000_000
+__all__ = [
+    "Admin",
+    "Event",
+    "Forgotten",
+    "ProviderInfo",
+    "ProviderList",
+    "ServerInfo",
+    "event_from_proto",
+    "event_to_proto",
+    "provider_from_proto",
+    "provider_to_proto",
+    "server_from_proto",
+    "server_to_proto",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class ProviderInfo:
-    """One source of health reports. ``state`` is available, error, starting, running, silent,
-    failed, stopped or lost; ``home`` is thread, process, remote or empty. Times are nanoseconds
-    since the Unix epoch; ``None`` means never, or no lease."""
-
-    name: str
-    home: str = ""
-    state: str = ""
-    state_reason: str = ""
-    distribution: str = ""
-    version: str = ""
-    entry_point: str = ""
-    contract_version: int = 0
-    restarts: int = 0
-    gpus: int = 0
-    last_sign_of_life: int | None = None
-    lease_seconds: float | None = None
-    synced: bool = False
-    summary: str = ""
-    condition_types: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ServerInfo:
-    """The server that answered. ``waiting_for`` says what keeps it from being ready."""
-
-    version: str = ""
-    node_name: str = ""
-    started: int | None = None
-    resource_version: int = 0
-    ready: bool = False
-    waiting_for: str = ""
+_SERVICE = pb.DESCRIPTOR.services_by_name["Admin"]
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderList:
-    """All providers, sorted by name, and the server, ``None`` where no server was asked."""
+def list_providers() -> Unary[ProviderList]:
+    """See :meth:`Admin.list_providers`; so the functions below."""
 
-    providers: tuple[ProviderInfo, ...]
-    server: ServerInfo | None = None
+    def convert(response: pb.ListProvidersResponse) -> ProviderList:
+        providers = sorted(map(provider_from_proto, response.providers), key=lambda p: p.name)
+        return ProviderList(tuple(providers), server_from_proto(response.server))
 
-    def as_json(self) -> dict[str, Any]:
-        """The list in the API's JSON form, zeros and empty texts included."""
-        message = pb.ListProvidersResponse(
-            providers=[provider_to_proto(provider) for provider in self.providers],
-            server=server_to_proto(self.server) if self.server is not None else None,
-        )
-        return as_json(message, defaults=True)
+    request = pb.ListProvidersRequest()
+    return Unary(method(_SERVICE, "ListProviders"), request, convert, idempotent=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened. ``severity`` is Normal or Warning, ``time`` in nanoseconds."""
-
-    sequence: int
-    time: int | None
-    severity: str
-    reason: str
-    gpu_name: str = ""
-    provider_id: str = ""
-    message: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """The event in the API's JSON form."""
-        return as_json(event_to_proto(self))
+def clear_condition(gpu_name: str, type: str) -> Unary[int]:
+    request = pb.ClearConditionRequest(gpu_name=gpu_name, type=type)
+    return Unary(method(_SERVICE, "ClearCondition"), request, lambda r: r.resource_version)
 
 
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """What forgetting a provider removed: GPUs touched, and conditions."""
+def forget_provider(provider_id: str) -> Unary[Forgotten]:
+    request = pb.ForgetProviderRequest(provider_id=provider_id)
+    call = method(_SERVICE, "ForgetProvider")
+    return Unary(call, request, lambda r: Forgotten(r.gpus, r.conditions))
 
-    gpus: int
-    conditions: int
+
+def forget_gpu(name: str) -> Unary[bool]:
+    return Unary(method(_SERVICE, "ForgetGpu"), pb.ForgetGpuRequest(name=name), lambda r: r.deleted)
+
+
+def list_events(gpu_name: str, provider_id: str, limit: int) -> Unary[tuple[Event, ...]]:
+    return Unary(
+        method(_SERVICE, "ListEvents"),
+        pb.ListEventsRequest(gpu_name=gpu_name, provider_id=provider_id, limit=limit),
+        lambda r: tuple(map(event_from_proto, r.events)),
+        idempotent=True,
+    )
 
 
 class Admin:
     """What an operator may ask and do. Served on the providers' socket only."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        self._stub = AdminStub(endpoint.channel)
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
 
     def list_providers(self) -> ProviderList:
         """Every provider that is installed, runs or has reported, and the server's own state."""
-        response = self._endpoint.call(self._stub.ListProviders, pb.ListProvidersRequest())
-        providers = sorted(map(provider_from_proto, response.providers), key=lambda p: p.name)
-        return ProviderList(tuple(providers), server_from_proto(response.server))
+        return self._caller.call(list_providers())
 
     def clear_condition(self, gpu_name: str, type: str) -> int:
         """Take back a condition that is False or Unknown. Returns the GPU's version. Raises
         ``NotFound``, or ``Conflict`` if it is True or the computed Ready."""
-        request = pb.ClearConditionRequest(gpu_name=gpu_name, type=type)
-        return self._endpoint.call(self._stub.ClearCondition, request).resource_version
+        return self._caller.call(clear_condition(gpu_name, type))
 
     def forget_provider(self, provider_id: str) -> Forgotten:
         """Remove all that a provider left behind. Raises ``NotFound``, or ``Conflict`` if the
         server runs it at present."""
-        request = pb.ForgetProviderRequest(provider_id=provider_id)
-        response = self._endpoint.call(self._stub.ForgetProvider, request)
-        return Forgotten(response.gpus, response.conditions)
+        return self._caller.call(forget_provider(provider_id))
 
     def forget_gpu(self, name: str) -> bool:
         """Remove a GPU with all that was said of it. Returns whether it existed."""
-        return self._endpoint.call(self._stub.ForgetGpu, pb.ForgetGpuRequest(name=name)).deleted
+        return self._caller.call(forget_gpu(name))
 
     def list_events(
         self, *, gpu_name: str = "", provider_id: str = "", limit: int = 0
     ) -> tuple[Event, ...]:
         """The events that the server keeps, oldest first; at most the ``limit`` newest ones."""
-        request = pb.ListEventsRequest(gpu_name=gpu_name, provider_id=provider_id, limit=limit)
-        response = self._endpoint.call(self._stub.ListEvents, request)
-        return tuple(map(event_from_proto, response.events))
-
-
-def provider_from_proto(message: pb.Provider) -> ProviderInfo:
-    """One provider as the server sent it."""
-    return ProviderInfo(
-        name=message.name,
-        home=message.home,
-        state=message.state,
-        state_reason=message.state_reason,
-        distribution=message.distribution,
-        version=message.version,
-        entry_point=message.entry_point,
-        contract_version=message.contract_version,
-        restarts=message.restarts,
-        gpus=message.gpus,
-        last_sign_of_life=time_from_proto(message.last_sign_of_life)
-        if message.HasField("last_sign_of_life")
-        else None,
-        lease_seconds=message.lease.ToNanoseconds() / _NANOSECONDS
-        if message.HasField("lease")
-        else None,
-        synced=message.synced,
-        summary=message.summary,
-        condition_types=tuple(message.condition_types),
-    )
-
-
-def provider_to_proto(provider: ProviderInfo) -> pb.Provider:
-    """The message of one provider."""
-    return pb.Provider(
-        name=provider.name,
-        home=provider.home,
-        state=provider.state,
-        state_reason=provider.state_reason,
-        distribution=provider.distribution,
-        version=provider.version,
-        entry_point=provider.entry_point,
-        contract_version=provider.contract_version,
-        restarts=provider.restarts,
-        gpus=provider.gpus,
-        last_sign_of_life=time_to_proto(provider.last_sign_of_life),
-        lease=_duration(provider.lease_seconds),
-        synced=provider.synced,
-        summary=provider.summary,
-        condition_types=provider.condition_types,
-    )
-
-
-def server_from_proto(message: pb.ServerInfo) -> ServerInfo:
-    """The server's state as it sent it."""
-    return ServerInfo(
-        version=message.version,
-        node_name=message.node_name,
-        started=time_from_proto(message.started) if message.HasField("started") else None,
-        resource_version=message.resource_version,
-        ready=message.ready,
-        waiting_for=message.waiting_for,
-    )
-
-
-def server_to_proto(server: ServerInfo) -> pb.ServerInfo:
-    """The message of the server's state."""
-    return pb.ServerInfo(
-        version=server.version,
-        node_name=server.node_name,
-        started=time_to_proto(server.started),
-        resource_version=server.resource_version,
-        ready=server.ready,
-        waiting_for=server.waiting_for,
-    )
-
-
-def event_from_proto(message: pb.Event) -> Event:
-    """One event as the server sent it."""
-    return Event(
-        sequence=message.sequence,
-        time=time_from_proto(message.time) if message.HasField("time") else None,
-        severity=message.severity,
-        reason=message.reason,
-        gpu_name=message.gpu_name,
-        provider_id=message.provider_id,
-        message=message.message,
-    )
-
-
-def event_to_proto(event: Event) -> pb.Event:
-    """The message of one event."""
-    return pb.Event(
-        sequence=event.sequence,
-        time=time_to_proto(event.time),
-        severity=event.severity,
-        reason=event.reason,
-        gpu_name=event.gpu_name,
-        provider_id=event.provider_id,
-        message=event.message,
-    )
-
-
-def _duration(seconds: float | None) -> Duration | None:
-    if seconds is None:
-        return None
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * _NANOSECONDS))
-    return duration
+        return self._caller.call(list_events(gpu_name, provider_id, limit))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 DEFAULT_TARGET = "unix:///var/run/device-api/device.sock"
 DEFAULT_PROVIDER_TARGET = "unix:///var/run/device-api-provider/provider.sock"
@@ -46,3 +48,20 @@ def socket_path(target: str) -> Path | None:
     if not target.startswith("unix:"):
         return None
     return Path(target.removeprefix("unix:").removeprefix("//"))
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The endpoints of one server, as gRPC targets; the two may be one."""
+
+    consumers: str
+    providers: str
+
+    @classmethod
+    def choose(cls, target: str | None, provider_target: str | None) -> Self:
+        """What is given, else what the environment says. A given target serves providers too,
+        unless another is given: a server with one socket serves all on it."""
+        if provider_target is None:
+            provider_target = default_provider_target() if target is None else target
+        consumers = parse_target(target) if target is not None else default_target()
+        return cls(consumers, parse_target(provider_target))

@@ -1,26 +1,25 @@
-"""A watch: the stream of changes as an iterator that can be closed."""
+"""Watch events; and a watch for threads: an iterator over changes that can be closed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import grpc
 
-from device_api_core.client.convert import gpu_from_proto
-from device_api_core.client.endpoint import Endpoint
-from device_api_core.client.errors import RpcFailed, Unavailable
-from device_api_core.resources import Gpu
+from device_api_core.client.errors import DeviceApiError, Unavailable
 
-if TYPE_CHECKING:
-    from device_api_core._proto import gpu_pb2 as pb
+T_co = TypeVar("T_co", covariant=True)
+
+ENDED = "the server ended the watch: list again or resume"
+"""What a stream means that ends without an error."""
 
 
 class EventType(StrEnum):
-    """What a watch event says of its GPU."""
+    """What a watch event says of its object."""
 
     ADDED = "ADDED"
     MODIFIED = "MODIFIED"
@@ -29,26 +28,29 @@ class EventType(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class WatchEvent:
-    """One event. ``gpu`` is the state after it; for ``DELETED`` the last one, for ``BOOKMARK`` a
-    GPU without a name. A later watch may resume from ``resource_version``."""
+class WatchEvent(Generic[T_co]):
+    """One event. ``object`` is the state after it; for ``DELETED`` the last one, for ``BOOKMARK``
+    an object without a name. A later watch may resume from ``resource_version``."""
 
     type: EventType
-    gpu: Gpu
+    object: T_co
     resource_version: int
 
 
-class Stream(Protocol):
-    """A server stream of gRPC, as far as a watch needs it."""
+E_co = TypeVar("E_co", bound=WatchEvent[Any], covariant=True)
 
-    def __next__(self) -> pb.WatchGpusResponse:
-        """The next message; raises ``grpc.RpcError`` when the stream breaks."""
+
+class Stream(Protocol):
+    """A server stream, as far as a watch needs it."""
+
+    def __next__(self) -> Any:
+        """The next message; raises ``grpc.RpcError`` or an error of ours when it breaks."""
 
     def cancel(self) -> object:
         """End the stream from this side."""
 
 
-class Watch(Iterator[WatchEvent]):
+class Watch(Iterator[E_co]):
     """The events of one stream, in the server's order.
 
     Iteration blocks until the next event. It ends only after :meth:`close`; a stream that breaks
@@ -58,10 +60,12 @@ class Watch(Iterator[WatchEvent]):
     def __init__(
         self,
         stream: Stream,
-        endpoint: Endpoint,
+        convert: Callable[[Any], E_co],
+        translate: Callable[[grpc.RpcError], DeviceApiError],
     ) -> None:
         self._stream = stream
-        self._endpoint = endpoint
+        self._convert = convert
+        self._translate = translate
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -78,7 +82,7 @@ class Watch(Iterator[WatchEvent]):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> WatchEvent:
+    def __next__(self) -> E_co:
         """The next event.
 
         Raises:
@@ -92,31 +96,20 @@ class Watch(Iterator[WatchEvent]):
         try:
             message = next(self._stream)
         except StopIteration:
-            raise self._ended() from None
+            raise self._ended(Unavailable(ENDED)) from None
+        except DeviceApiError as error:
+            raise self._ended(error) from None
         except grpc.RpcError as error:
             # What close() does to a blocked call is no failure.
             if self._closed:
                 raise StopIteration from None
-            self._endpoint.fail(error)
-        return _event(message)
+            raise self._translate(error) from error
+        return self._convert(message)
 
     def close(self) -> None:
         """End the stream. A blocked iteration ends, too. May be repeated."""
         self._closed = True
         self._stream.cancel()
 
-    def _ended(self) -> Exception:
-        if self._closed:
-            return StopIteration()
-        return Unavailable("the server ended the watch: list again or resume")
-
-
-def _event(message: pb.WatchGpusResponse) -> WatchEvent:
-    gpu = gpu_from_proto(message.object)
-    try:
-        kind = EventType(message.type)
-    except ValueError:
-        raise RpcFailed(
-            f"the server sent an event of type {message.type!r}", status="UNKNOWN"
-        ) from None
-    return WatchEvent(kind, gpu, gpu.metadata.resource_version)
+    def _ended(self, error: DeviceApiError) -> Exception:
+        return StopIteration() if self._closed else error

@@ -34,7 +34,8 @@ class Plugin:
     """One installed entry point: its provider, or why there is none.
 
     ``entry_point`` is what it loads (``package.module``). ``provider`` is ``None`` exactly when
-    ``error`` says why.
+    ``error`` says why. Each provider may keep files in a folder of its own below
+    ``server_state_dir``.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Plugin:
     provider: Provider | None = None
     error: str = ""
     options: Mapping[str, object] = field(default_factory=dict)
-    state_dir: str = ""
+    server_state_dir: str = ""
     host: pluggy.PluginManager | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -68,7 +69,7 @@ class Plugin:
         """
         if self.host is None:
             raise PluginError(f"provider {self.name} cannot be loaded: {self.error}")
-        return _provider_of(self.host, self.name, self.options, self.state_dir)
+        return _provider_of(self.host, self.name, self.options, self.server_state_dir)
 
 
 def discover(
@@ -92,11 +93,25 @@ def discover(
         _load(
             point,
             configured.get(point.name, {}),
-            str(Path(state_dir) / "providers" / point.name) if state_dir else "",
+            state_dir,
             others=names.count(point.name) - 1,
         )
         for point in points
     ]
+
+
+def load(name: str, options: Mapping[str, object], *, state_dir: str = "") -> Plugin:
+    """The installed plugin of that name; no other is imported. ``state_dir`` is where the server,
+    or what runs instead of it, keeps its files.
+
+    Raises:
+        PluginError: it is not installed or cannot be loaded.
+    """
+    found = entry_points(group=ENTRY_POINT_GROUP)
+    plugins = discover({name: options}, state_dir=state_dir, found=found.select(name=name))
+    if not plugins:
+        raise _not_installed(name, found.names)
+    return named(plugins, [name])[0]
 
 
 def named(plugins: Iterable[Plugin], names: Iterable[str]) -> list[Plugin]:
@@ -110,15 +125,19 @@ def named(plugins: Iterable[Plugin], names: Iterable[str]) -> list[Plugin]:
     for name in dict.fromkeys(names):
         plugin = by_name.get(name)
         if plugin is None:
-            installed = ", ".join(sorted(by_name)) or "none"
-            raise PluginError(
-                f"no provider {name!r} is installed (installed: {installed}); try "
-                f"`pip install device-api-{name}`, and `device-api providers` to see them"
-            )
+            raise _not_installed(name, by_name)
         if plugin.provider is None:
             raise PluginError(f"provider {name} ({plugin.entry_point}): {plugin.error}")
         chosen.append(plugin)
     return chosen
+
+
+def _not_installed(name: str, installed: Iterable[str]) -> PluginError:
+    names = ", ".join(sorted(installed)) or "none"
+    return PluginError(
+        f"no provider {name!r} is installed (installed: {names}); try "
+        f"`pip install device-api-{name}`, and `device-api providers` to see them"
+    )
 
 
 def _load(
@@ -130,7 +149,7 @@ def _load(
         "version": point.dist.version if point.dist else "",
         "entry_point": point.value,
         "options": options,
-        "state_dir": state_dir,
+        "server_state_dir": state_dir,
     }
     if others:
         return Plugin(**facts, error=f"{others + 1} installed plugins are called {point.name}")
@@ -142,16 +161,19 @@ def _load(
         provider = _provider_of(host, point.name, options, state_dir)
     except (PluginError, InvalidOption) as error:
         return Plugin(**facts, error=error.message)
-    except Exception as error:  # noqa: BLE001
-        # Anything can happen while somebody else's module is imported; it is listed, not raised.
-        return Plugin(**facts, error=f"{type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        # Anything can happen while somebody else's module is imported, sys.exit() included; it is
+        # listed, not raised. Some of these texts have several lines.
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return Plugin(**facts, error=text)
     return Plugin(**facts, provider=provider, host=host)
 
 
 def _provider_of(
     host: pluggy.PluginManager, name: str, options: Mapping[str, object], state_dir: str
 ) -> Provider:
-    provider = host.hook.device_api_provider(options=options, state_dir=state_dir)
+    own = str(Path(state_dir) / "providers" / name) if state_dir else ""
+    provider = host.hook.device_api_provider(options=options, state_dir=own)
     if provider is None:
         raise PluginError(
             "no hook device_api_provider returned a provider: decorate it with "

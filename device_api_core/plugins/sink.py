@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
-from dataclasses import replace
 from typing import TypeVar
 
-from device_api_core.entries import Change, SetCondition, SetStatus
-from device_api_core.errors import InvalidArgument, SinkClosed
+from device_api_core.entries import Change
+from device_api_core.errors import SinkClosed
+from device_api_core.gate import Hold
 from device_api_core.intake import Intake
-from device_api_core.plugins.spec import Update
-from device_api_core.reservations import covers
-from device_api_core.resources import READY, Condition, ConditionStatus, Gpu, GpuSpec
-from device_api_core.validation import (
-    check_action,
-    check_condition,
-    check_conditions,
-    check_name,
-    check_spec,
-)
+from device_api_core.plugins.checked import CheckedSink
+from device_api_core.resources import READY, Condition, Gpu, GpuSpec
 
 Result = TypeVar("Result")
 
 
-class ThreadSink:
+class ThreadSink(CheckedSink[Hold]):
     """Hands each call to the event loop and waits until it is applied there.
 
     ``synced`` and ``summary`` are called on the loop when the provider says so. After
@@ -44,8 +35,7 @@ class ThreadSink:
         synced: Callable[[], None],
         summary: Callable[[str], None],
     ) -> None:
-        self._provider_id = provider_id
-        self._types = frozenset(types)
+        super().__init__(provider_id, types)
         self._loop = loop
         self._intake = intake
         self._synced = synced
@@ -66,44 +56,30 @@ class ThreadSink:
             if not future.done():
                 future.set_exception(SinkClosed(why))
 
-    def register(self, gpu: str, spec: GpuSpec) -> bool:
-        check_name(gpu, "gpu")
-        check_spec(spec)
+    def _register(self, gpu: str, spec: GpuSpec) -> bool:
         created, _ = self._on_loop(lambda: self._intake.register(self._provider_id, gpu, spec))
         return created
 
-    def withdraw(self, gpu: str) -> None:
-        check_name(gpu, "gpu")
+    def _withdraw(self, gpu: str) -> None:
         self._on_loop(lambda: self._intake.withdraw(self._provider_id, gpu))
 
-    def set_condition(
-        self, gpu: str, condition: Condition, *, recommended_action: str | None = None
-    ) -> None:
-        change = self._set_condition(gpu, condition, recommended_action)
+    def _apply(self, change: Change) -> None:
         self._on_loop(lambda: self._intake.apply(self._provider_id, [change]))
 
-    def set_status(
-        self, gpu: str, conditions: Sequence[Condition], *, recommended_action: str = ""
-    ) -> None:
-        change = self._set_status(gpu, conditions, recommended_action)
-        self._on_loop(lambda: self._intake.apply(self._provider_id, [change]))
+    def _hold(self, gpus: tuple[str, ...]) -> Hold:
+        return self._on_loop(lambda: self._intake.hold(self._provider_id, gpus))
 
-    @contextmanager
-    def update(self, *gpus: str) -> Iterator[Update]:
-        for gpu in gpus:
-            check_name(gpu, "gpu")
-        held = self._on_loop(lambda: self._intake.hold(self._provider_id, gpus))
-        staged = _StagedUpdate(self)
-        try:
-            yield staged
-        except BaseException as error:
-            why = f"{type(error).__name__}: {error}"
-            self._on_loop(lambda: self._intake.abort(held, why))
-            raise
-        self._on_loop(lambda: self._intake.commit(held, staged.changes))
+    def _abort(self, held: Hold, why: str) -> None:
+        self._on_loop(lambda: self._intake.abort(held, why))
+
+    def _commit(self, held: Hold, changes: Sequence[Change]) -> None:
+        self._on_loop(lambda: self._intake.commit(held, changes))
 
     def known(self) -> Mapping[str, tuple[Condition, ...]]:
-        return self._on_loop(lambda: self._intake.known(self._provider_id))
+        owned = self._on_loop(lambda: self._intake.known(self._provider_id))
+        # An opinion of Ready is shown to nobody, so a provider elsewhere could not read it back.
+        said = {gpu: tuple(c for c in found if c.type != READY) for gpu, found in owned.items()}
+        return {gpu: found for gpu, found in said.items() if found}
 
     def gpus(self) -> Sequence[Gpu]:
         return self._on_loop(lambda: self._intake.gpus(self._provider_id))
@@ -115,42 +91,13 @@ class ThreadSink:
 
         self._on_loop(note)
 
-    def alive(self, summary: str = "") -> None:
+    def _alive(self, summary: str) -> None:
         def note() -> None:
             self._intake.heard(self._provider_id)
             if summary:
                 self._summary(summary)
 
         self._on_loop(note)
-
-    def _set_condition(self, gpu: str, condition: Condition, action: str | None) -> SetCondition:
-        check_name(gpu, "gpu")
-        if action is not None:
-            check_action(action)
-        owned = self._own(condition, "condition")
-        check_condition(owned)
-        return SetCondition(gpu, owned, action)
-
-    def _set_status(self, gpu: str, conditions: Sequence[Condition], action: str) -> SetStatus:
-        check_name(gpu, "gpu")
-        check_action(action)
-        owned = tuple(self._own(c, f"conditions[{i}]") for i, c in enumerate(conditions))
-        check_conditions(owned)
-        return SetStatus(gpu, owned, action)
-
-    def _own(self, condition: Condition, field: str) -> Condition:
-        if condition.type != READY and not covers(self._types, condition.type):
-            raise InvalidArgument(
-                f"{field}.type",
-                f"provider {self._provider_id} does not declare {condition.type}: add it to types",
-            )
-        try:
-            status = ConditionStatus(condition.status)
-        except ValueError as error:
-            raise InvalidArgument(
-                f"{field}.status", f"must be True, False or Unknown, not {condition.status!r}"
-            ) from error
-        return replace(condition, status=status, provider_id=self._provider_id)
 
     def _on_loop(self, step: Callable[[], Result]) -> Result:
         future: Future[object] = Future()
@@ -176,21 +123,3 @@ class ThreadSink:
         except RuntimeError as error:
             raise SinkClosed("the server has stopped") from error
         return future.result()  # type: ignore[return-value]
-
-
-class _StagedUpdate:
-    """The changes of one held update, checked as they come and applied at its end."""
-
-    def __init__(self, sink: ThreadSink) -> None:
-        self._sink = sink
-        self.changes: list[Change] = []
-
-    def set_condition(
-        self, gpu: str, condition: Condition, *, recommended_action: str | None = None
-    ) -> None:
-        self.changes.append(self._sink._set_condition(gpu, condition, recommended_action))
-
-    def set_status(
-        self, gpu: str, conditions: Sequence[Condition], *, recommended_action: str = ""
-    ) -> None:
-        self.changes.append(self._sink._set_status(gpu, conditions, recommended_action))

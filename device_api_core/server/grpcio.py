@@ -7,13 +7,14 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
+from grpc_health.v1 import health_pb2_grpc
 
 from device_api_core.errors import DeviceApiError, SettingsError
 from device_api_core.metrics import Metrics
+from device_api_core.server.introspection import Health, Reflection
 from device_api_core.server.sockets import SocketClaim
 from device_api_core.server.transport import (
     EventStream,
@@ -33,14 +34,13 @@ from device_api_core.validation import MAX_MESSAGE_BYTES
 logger = logging.getLogger(__name__)
 
 _ABORT_SECONDS = 5.0
+_MAX_PORT = 65_535
 _OPTIONS = (
     # Two servers must not share one TCP port by accident.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
 )
-
-_REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -60,14 +60,14 @@ class GrpcioTransport:
             server.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(service, handlers),)
             )
-        health = health_aio.HealthServicer()
+        health = Health(face.services)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
-        server.add_generic_rpc_handlers((_Reflection(face.services),))
-        claim = _bind_unix(server, face) if face.unix_socket else None
+        server.add_generic_rpc_handlers((Reflection(face.services),))
+        claim: SocketClaim | None = None
         try:
+            claim = _bind_unix(server, face) if face.unix_socket else None
             tcp_port = _bind_tcp(server, face) if face.tcp_address else 0
-            listening = GrpcioListening(server, health, face, claim, tcp_port)
-            await listening.set_serving(False)
+            listening = GrpcioListening(server, health, claim, tcp_port)
             await server.start()
         except BaseException:
             await server.stop(None)
@@ -83,61 +83,33 @@ class GrpcioListening:
     def __init__(
         self,
         server: grpc.aio.Server,
-        health: health_aio.HealthServicer,
-        face: Face,
+        health: Health,
         claim: SocketClaim | None,
         tcp_port: int,
     ) -> None:
         self._server = server
         self._health = health
-        self._services = ("", *face.services)
         self._claim = claim
         self.tcp_port = tcp_port
 
     async def set_serving(self, serving: bool) -> None:
         """What grpc.health.v1 answers for "" and each service."""
-        statuses = health_pb2.HealthCheckResponse
-        status = statuses.SERVING if serving else statuses.NOT_SERVING
-        for service in self._services:
-            await self._health.set(service, status)
+        self._health.set(serving)
 
     async def stop(self, grace_seconds: float) -> None:
         """Drain, then remove the socket."""
+        self._health.stop()
         await self._server.stop(grace_seconds)
         if self._claim is not None:
             self._claim.release()
-
-
-class _Reflection(grpc.GenericRpcHandler):
-    """The reflection service, imported when somebody asks for it: few ever do, and it costs 3 MiB
-    of memory."""
-
-    def __init__(self, services: tuple[str, ...]) -> None:
-        self._services = (*services, "grpc.health.v1.Health", _REFLECTION)
-        self._handler: grpc.RpcMethodHandler[Any, Any] | None = None
-
-    def service(
-        self, handler_call_details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        if handler_call_details.method != f"/{_REFLECTION}/ServerReflectionInfo":
-            return None
-        if self._handler is None:
-            from grpc_reflection.v1alpha import reflection, reflection_pb2
-
-            servicer = reflection.aio.ReflectionServicer(self._services)
-            self._handler = grpc.stream_stream_rpc_method_handler(
-                servicer.ServerReflectionInfo,
-                reflection_pb2.ServerReflectionRequest.FromString,
-                reflection_pb2.ServerReflectionResponse.SerializeToString,
-            )
-        return self._handler
 
 
 def _bind_unix(server: grpc.aio.Server, face: Face) -> SocketClaim:
     claim = SocketClaim(face.unix_socket, face.unix_mode)
     try:
         with claim.binding():
-            server.add_insecure_port(f"unix:{claim.path}")
+            # The address is a URI: a path is not always one as it is.
+            server.add_insecure_port(f"unix:{quote(str(claim.path))}")
     except (RuntimeError, OSError) as error:
         claim.release()
         raise SettingsError(f"cannot listen on unix socket {claim.path}: {error}") from error
@@ -145,8 +117,15 @@ def _bind_unix(server: grpc.aio.Server, face: Face) -> SocketClaim:
 
 
 def _bind_tcp(server: grpc.aio.Server, face: Face) -> int:
+    host, _, port = face.tcp_address.rpartition(":")
+    # grpc takes the port modulo 65,536.
+    if not port.isdecimal() or int(port) > _MAX_PORT:
+        raise SettingsError(
+            f"--grpc-address must be HOST:PORT or :PORT, not {face.tcp_address!r}; empty for no TCP"
+        )
     try:
-        return server.add_insecure_port(face.tcp_address)
+        # No host means every address of this one, which grpc spells otherwise.
+        return server.add_insecure_port(f"{host or '[::]'}:{port}")
     except RuntimeError as error:
         raise SettingsError(
             f"cannot listen on {face.tcp_address}: is the port in use or the address not this "

@@ -40,7 +40,8 @@ class HttpEndpoint:
     def __init__(self, pages: Mapping[str, Callable[[], Page]]) -> None:
         self._pages = pages
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], None] = {}
+        self._stopping = False
 
     async def listen(self, host: str, port: int) -> int:
         """Bind and serve; returns the port. Raises ``SettingsError`` if the address cannot be
@@ -59,6 +60,7 @@ class HttpEndpoint:
         """Close the listener and every connection."""
         if self._server is None:
             return
+        self._stopping = True
         self._server.close()
         for task in self._connections:
             task.cancel()
@@ -69,18 +71,23 @@ class HttpEndpoint:
         task = asyncio.current_task()
         assert task is not None
         try:
-            if len(self._connections) >= _MAX_CONNECTIONS:
+            if self._stopping:
                 return
-            self._connections.add(task)
+            if len(self._connections) >= _MAX_CONNECTIONS:
+                # The oldest goes: peers that only hold connections must not keep a probe out.
+                next(iter(self._connections)).cancel()
+            self._connections[task] = None
             await self._talk(reader, writer)
+            writer.close()
+            async with asyncio.timeout(_IDLE_SECONDS):
+                await writer.wait_closed()
         except (TimeoutError, ConnectionError, asyncio.CancelledError):
             # The peer is slow or gone, or the daemon is stopping: nothing is owed.
             return
         finally:
-            self._connections.discard(task)
-            writer.close()
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-                await writer.wait_closed()
+            # Closing would wait for a peer that does not read, for as long as it likes.
+            writer.transport.abort()
+            self._connections.pop(task, None)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER)

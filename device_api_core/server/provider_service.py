@@ -17,6 +17,7 @@ from device_api_core.intake import Intake, Life
 from device_api_core.reservations import Authority
 from device_api_core.server.transport import Exchange, Method, Unary
 from device_api_core.validation import (
+    MAX_SUMMARY_CHARS,
     check_action,
     check_condition,
     check_name,
@@ -27,7 +28,6 @@ from device_api_core.validation import (
 
 _SERVICE = provider_pb2.DESCRIPTOR.services_by_name["ProviderService"].full_name
 _MAX_INTERVAL_SECONDS = 3_600
-_MAX_SUMMARY_CHARS = 1_024
 _MAX_STAGED = 4_096
 
 
@@ -115,11 +115,15 @@ class ProviderService:
         try:
             async for data in requests:
                 request = codec.decode(provider_pb2.UpdateRequest, data)
-                if held is not None:
+                if held is None:
+                    held = self._begin(request)
+                    await respond(provider_pb2.UpdateResponse(held=True).SerializeToString())
+                elif request.WhichOneof("step") == "abort":
+                    self._intake.abort(held, request.abort.reason or "its provider gave it up")
+                    await respond(provider_pb2.UpdateResponse().SerializeToString())
+                    return
+                else:
                     changes.append(self._staged(request, held.provider_id, len(changes)))
-                    continue
-                held = self._begin(request)
-                await respond(provider_pb2.UpdateResponse(held=True).SerializeToString())
             # The end of the requests looks the same for a half-close and for a broken stream. Only
             # on a broken one a response cannot be sent any more.
             await respond(provider_pb2.UpdateResponse(held=True).SerializeToString())
@@ -154,7 +158,7 @@ class ProviderService:
         if step == "status":
             _check_same(request.status.provider_id, provider_id, "status.provider_id")
             return self._status_change(request.status, provider_id)
-        raise InvalidArgument("step", "after the beginning only condition and status may follow")
+        raise InvalidArgument("step", "after begin only condition, status and abort may follow")
 
     def _condition_change(
         self, request: provider_pb2.UpdateGpuConditionRequest, provider_id: str
@@ -183,8 +187,8 @@ class ProviderService:
 
 
 def _life(request: provider_pb2.HeartbeatRequest) -> Life:
-    if len(request.summary) > _MAX_SUMMARY_CHARS:
-        raise InvalidArgument("summary", f"must not exceed {_MAX_SUMMARY_CHARS} characters")
+    if len(request.summary) > MAX_SUMMARY_CHARS:
+        raise InvalidArgument("summary", f"must not exceed {MAX_SUMMARY_CHARS} characters")
     interval = None
     if request.HasField("interval"):
         interval = request.interval.seconds + request.interval.nanos / codec.NANOS

@@ -23,16 +23,24 @@ class GpuService:
     """What consumers read. Every read waits for the updates held when it arrives.
 
     Without ``readiness`` reads are answered from the start. That is for providers, which must read
-    back what they once said before they can report and so make the server ready.
+    back what they once said before they can report and so make the server ready. Where providers
+    share a socket with consumers (``shared``) only a list that names its provider is answered so.
     """
 
     def __init__(
-        self, cache: DeviceCache, *, hub: WatchHub, gate: ReadGate, readiness: Readiness | None
+        self,
+        cache: DeviceCache,
+        *,
+        hub: WatchHub,
+        gate: ReadGate,
+        readiness: Readiness | None,
+        shared: bool = False,
     ) -> None:
         self._cache = cache
         self._hub = hub
         self._gate = gate
         self._readiness = readiness
+        self._knows_providers = shared or readiness is None
 
     @property
     def methods(self) -> tuple[Method, ...]:
@@ -53,9 +61,11 @@ class GpuService:
 
     async def list_gpus(self, data: bytes) -> bytes:
         """All GPUs, as one snapshot."""
-        codec.decode(gpu_pb2.ListGpusRequest, data)
-        self._require_ready()
-        await self._gate.passage()
+        request = codec.decode(gpu_pb2.ListGpusRequest, data)
+        asker = request.provider_id if self._knows_providers and request.provider_id else None
+        if asker is None:
+            self._require_ready()
+        await self._gate.passage(but_for=asker)
         return self._cache.list_response()
 
     async def watch_gpus(self, data: bytes) -> Subscription:

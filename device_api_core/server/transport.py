@@ -11,9 +11,10 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Protocol, TypeVar
 
-from device_api_core.errors import DeviceApiError
+from device_api_core.errors import DeviceApiError, SettingsError
 from device_api_core.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,23 @@ class Transport(Protocol):
     """Listens for a face. Raises ``SettingsError`` if an address cannot be had."""
 
     async def listen(self, face: Face, metrics: Metrics) -> Listening: ...
+
+
+def load_transport(name: str) -> Transport:
+    """The transport of that name. Raises ``SettingsError`` if it is not installed."""
+    if name == "grpcio":
+        # Imported only when chosen: another transport must not pay for grpc.
+        from device_api_core.server.grpcio import GrpcioTransport
+
+        return GrpcioTransport()
+    found = entry_points(group=ENTRY_POINT_GROUP, name=name)
+    if not found:
+        raise SettingsError(
+            f"--transport: {name!r} is not installed; grpcio is always there, others come with "
+            f"packages such as device-api-transport-{name}"
+        )
+    chosen: Transport = next(iter(found)).load()()
+    return chosen
 
 
 async def answer(method: Unary, request: bytes, metrics: Metrics) -> bytes:

@@ -39,6 +39,12 @@ TARGETS = (
         package="device_api_core._proto",
         folder=ROOT / "device_api_core" / "_proto",
     ),
+    Target(
+        sources=ROOT / "providers" / "nvsentinel_bridge" / "proto",
+        protos=("nvsentinel/datamodels/health_event.proto",),
+        package="device_api_nvsentinel_bridge._proto",
+        folder=ROOT / "providers" / "nvsentinel_bridge" / "device_api_nvsentinel_bridge" / "_proto",
+    ),
 )
 
 

@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+
 from device_api_fake_nvml import FaultKind
 from device_api_fake_nvml.errors import FunctionNotFound, GpuNotFound
 

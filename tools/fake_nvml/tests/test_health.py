@@ -3,10 +3,11 @@ from __future__ import annotations
 from ctypes import byref
 
 import pytest
-from device_api_fake_nvml import Bank, FakeNode, Location, RecoveryAction
-from device_api_fake_nvml.errors import Refused, SignalNotFound
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from device_api_fake_nvml import Bank, FakeNode, Location, RecoveryAction
+from device_api_fake_nvml.errors import Refused, SignalNotFound
 
 
 @pytest.fixture

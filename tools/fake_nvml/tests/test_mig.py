@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from device_api_fake_nvml.errors import Refused
 
 

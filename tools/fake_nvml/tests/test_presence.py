@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from device_api_fake_nvml import FakeNode
-from device_api_fake_nvml.errors import Refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from device_api_fake_nvml import FakeNode
+from device_api_fake_nvml.errors import Refused
 
 
 @pytest.mark.parametrize("error", [15, 999])

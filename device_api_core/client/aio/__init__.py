@@ -1,0 +1,1 @@
+"""The client for asyncio: thin drivers of the same requests, answers, rules and store."""

@@ -1,0 +1,1 @@
+"""The provider ``template`` of device-api."""

@@ -1,0 +1,83 @@
+"""What several test files share: hypothesis profiles, and a loop on which waiting takes no time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import selectors
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# A failure prints the seed and the blob that repeat it. `--hypothesis-profile thorough` looks
+# longer.
+_ALWAYS = {
+    "deadline": None,
+    "print_blob": True,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
+settings.register_profile("brief", max_examples=60, stateful_step_count=40, **_ALWAYS)
+settings.register_profile("thorough", max_examples=2_000, stateful_step_count=100, **_ALWAYS)
+settings.load_profile("brief")
+
+
+class _Selector(selectors.DefaultSelector):
+    """Moves a clock where another one would wait."""
+
+    now = 1_000.0
+
+    def select(self, timeout=None):
+        events = super().select(0)
+        if not events:
+            if timeout is None:
+                raise RuntimeError("everything waits and nothing will ever happen")
+            self.now += timeout
+        return events
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A real event loop whose time jumps to the next timer instead of passing."""
+
+    def __init__(self):
+        self.virtual = _Selector()
+        super().__init__(self.virtual)
+
+    def time(self):
+        return self.virtual.now
+
+    def monotonic(self):
+        return self.virtual.now
+
+    def wall(self):
+        return 1_700_000_000_000_000_000 + int((self.virtual.now - 1_000) * 1e9)
+
+    def advance(self, seconds):
+        """Let that much time pass, with all that happens in it."""
+        self.run_until_complete(asyncio.sleep(seconds))
+
+
+@pytest.fixture(scope="session")
+def loop_type():
+    """For tests that need many loops."""
+    return VirtualLoop
+
+
+@pytest.fixture
+def virtual_loop():
+    """A loop on which waiting takes no time; it is also a clock."""
+    loop = VirtualLoop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def root_logger():
+    """The root logger, as it was afterwards."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    levels = {name: logging.getLogger(name).level for name in ("asyncio", "grpc")}
+    yield root
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, old in levels.items():
+        logging.getLogger(name).setLevel(old)

@@ -1,0 +1,207 @@
+"""Settings: flag over environment over file, unknown keys are errors, everything is documented."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+
+import pytest
+from click.testing import CliRunner
+
+from device_api_core.cli import server
+from device_api_core.errors import SettingsError
+from device_api_core.settings import Settings, read_file
+
+FIELDS = [f for f in fields(Settings) if f.name != "providers"]
+
+
+@pytest.fixture
+def parse(monkeypatch, tmp_path):
+    """The settings that the server would run with."""
+
+    def parse(*flags, env=None, file=None):
+        seen = []
+
+        async def serve(settings):
+            seen.append(settings)
+            return 0
+
+        monkeypatch.setattr(server, "_serve", serve)
+        monkeypatch.setattr(server, "set_up", lambda *_: None)
+        if file is not None:
+            (tmp_path / "server.toml").write_text(file, encoding="utf-8")
+            flags = (*flags, "--config", str(tmp_path / "server.toml"))
+        result = CliRunner().invoke(server.main, flags, env=env or {}, catch_exceptions=False)
+        if result.exit_code:
+            raise SettingsError(result.output)
+        return seen[0]
+
+    return parse
+
+
+def test_without_anything_the_defaults_hold(parse):
+    assert parse() == Settings()
+
+
+# name, flag value, environment value, file value
+SAMPLES = {
+    "grpc_address": ("127.0.0.1:1", "127.0.0.1:2", '"127.0.0.1:3"'),
+    "unix_socket": ("1.sock", "2.sock", '"3.sock"'),
+    "provider_socket": ("1.sock", "2.sock", '"3.sock"'),
+    "http_address": ("::1", "::2", '"::3"'),
+    "health_port": ("1", "2", "3"),
+    "metrics_port": ("1", "2", "3"),
+    "shutdown_timeout": ("1.5", "2.5", "3.5"),
+    "shutdown_delay": ("1.5", "2.5", "3"),
+    "log_format": ("json", "text", '"text"'),
+    "verbosity": ("1", "2", "3"),
+    "node_name": ("n1", "n2", '"n3"'),
+    "provider": ("p1", "p2 p3", '["p4"]'),
+    "isolate": ("p1", "p2 p3", '["p4"]'),
+    "expect_provider": ("p1", "p2 p3", '["p4"]'),
+    "state_dir": ("d1", "d2", '"d3"'),
+    "transport": ("t1", "t2", '"t3"'),
+}
+SWITCHES = ("single_socket", "require_heartbeat", "strict_unregister")
+
+
+def env_name(name):
+    return {"node_name": "NODE_NAME"}.get(name, f"DEVICE_API_{name.upper()}")
+
+
+def value_of(name, text):
+    default = getattr(Settings(), name)
+    if isinstance(default, tuple):
+        return tuple(text.strip('[]"').split())
+    return type(default)(text.strip('"'))
+
+
+def test_every_setting_is_tried_here():
+    assert {*SAMPLES, *SWITCHES} == {f.name for f in FIELDS}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_flag_wins_over_the_environment_and_that_over_the_file(parse, name):
+    flag, env, in_file = SAMPLES[name]
+    arguments = (f"--{name.replace('_', '-')}", flag)
+    environment, file = {env_name(name): env}, f"{name} = {in_file}"
+    assert getattr(parse(file=file), name) == value_of(name, in_file)
+    assert getattr(parse(env=environment, file=file), name) == value_of(name, env)
+    everything = parse(*arguments, env=environment, file=file)
+    assert getattr(everything, name) == value_of(name, flag)
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch_can_be_set_everywhere(parse, name):
+    assert getattr(parse("--" + name.replace("_", "-")), name) is True
+    assert getattr(parse(env={env_name(name): "true"}), name) is True
+    assert getattr(parse(file=f"{name} = true"), name) is True
+    assert getattr(parse(env={env_name(name): "false"}, file=f"{name} = true"), name) is False
+
+
+def test_a_provider_can_be_named_several_times(parse):
+    assert parse("--provider", "a", "--provider", "b").provider == ("a", "b")
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda f: f.name)
+def test_every_setting_is_documented(field):
+    text = field.metadata["help"]
+    assert text.endswith(".")
+    shown = CliRunner().invoke(server.main, ["--help"]).output
+    assert f"--{field.name.replace('_', '-')}" in shown
+    assert env_name(field.name) in shown
+
+
+def test_options_of_providers_come_from_their_tables(parse):
+    settings = parse(file='[providers.nvml]\ndriver_root = "/x"\n[providers.dcgm]\nurl = "u"')
+    assert settings.providers == {"nvml": {"driver_root": "/x"}, "dcgm": {"url": "u"}}
+
+
+def test_the_nvml_options_are_options_of_its_table(parse):
+    file = '[providers.nvml]\ndriver_root = "/file"\nhealth_check = true'
+    settings = parse(
+        *("--nvml-driver-root", "/flag", "--no-nvml-health-check"),
+        *("--nvml-ignored-xids", "13, 31 43", "--enable-nvml-provider"),
+        file=file,
+    )
+    assert settings.provider == ("nvml",)
+    assert settings.providers == {
+        "nvml": {"driver_root": "/flag", "health_check": False, "ignored_xids": (13, 31, 43)}
+    }
+    assert parse("--enable-nvml-provider", "--provider", "nvml").provider == ("nvml",)
+
+
+@pytest.mark.parametrize(
+    ("file", "complaint"),
+    [
+        ("helth_port = 1", "unknown key 'helth_port'; known are expect_provider, grpc_address"),
+        ("[provider.nvml]\nx = 1", "provider must be a list of strings"),
+        ("providers = 1", "providers must be tables"),
+        ("providers.nvml = 1", "providers must be tables"),
+        ("health_port = '1'", "health_port must be of type int, not '1'"),
+        ("health_port = 1.0", "health_port must be of type int"),
+        ("health_port = true", "health_port must be of type int"),
+        ("single_socket = 1", "single_socket must be of type bool"),
+        ("shutdown_delay = true", "shutdown_delay must be of type float"),
+        ("provider = 'nvml'", "provider must be a list of strings"),
+        ("provider = [1]", "provider must be a list of strings"),
+        ("provider", "is not valid TOML"),
+        ("log_format = 'xml'", "'xml' is not one of"),
+        ("verbosity = -1", "is not a number"),
+        ("shutdown_delay = nan", "--shutdown-delay must be 0 or more seconds"),
+        ("shutdown_timeout = inf", "--shutdown-timeout must be 0 or more seconds"),
+    ],
+)
+def test_a_wrong_file_stops_the_start_and_says_why(parse, file, complaint):
+    with pytest.raises(SettingsError) as caught:
+        parse(file=file)
+    assert complaint in " ".join(str(caught.value).split())
+
+
+def test_a_file_that_is_not_there_or_not_text_stops_the_start(tmp_path):
+    with pytest.raises(SettingsError, match="cannot read .*: No such file"):
+        read_file(str(tmp_path / "absent"))
+    with pytest.raises(SettingsError, match="Is a directory"):
+        read_file(str(tmp_path))
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match="is not valid TOML"):
+        read_file(str(tmp_path / "binary"))
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"grpc_address": "", "unix_socket": "", "provider_socket": ""}, "nothing to listen on"),
+        ({"single_socket": True, "unix_socket": ""}, "--single-socket needs --unix-socket"),
+        ({"log_format": "xml"}, "--log-format must be text or json"),
+        ({"health_port": -1}, "--health-port must be 0 to 65535"),
+        ({"metrics_port": 65_536}, "--metrics-port must be 0 to 65535"),
+        ({"health_port": 1, "metrics_port": 1}, "must differ"),
+        ({"shutdown_delay": -0.1}, "--shutdown-delay must be 0 or more seconds"),
+        ({"shutdown_timeout": math.nan}, "--shutdown-timeout must be 0 or more seconds"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(values, complaint):
+    with pytest.raises(SettingsError, match=complaint):
+        Settings(**values)
+
+
+def test_two_ports_may_both_be_picked():
+    Settings(health_port=0, metrics_port=0)
+    Settings(health_port=65_535, shutdown_delay=0.0, shutdown_timeout=0.0)
+
+
+def test_the_nodes_name_is_the_hosts_unless_set():
+    assert Settings(node_name="n").node == "n"
+    assert Settings().node
+
+
+@pytest.mark.parametrize("flag", ["-v=2", "-v2", "--verbosity=2"])
+def test_verbosity_is_taken_in_the_form_of_go_programs(parse, flag):
+    assert parse(flag).verbosity == 2
+
+
+@pytest.mark.parametrize("flags", [["-v=x"], ["--nvml-ignored-xids", "13,x"], ["--no-such"]])
+def test_a_wrong_flag_is_refused(parse, flags):
+    with pytest.raises(SettingsError):
+        parse(*flags)
