@@ -1,0 +1,3 @@
+"""The NVSentinel bridge of device-api."""
+
+__version__ = "0.1.0"
