@@ -771,6 +771,14 @@ def test_the_lists_limit_is_exact(world):
     assert len(world.cache.list_response()) <= MAX_LIST_BYTES - LIST_RESERVE_BYTES
 
 
+def test_a_gpu_that_goes_makes_room(world):
+    filled(world, PLAIN_LIMIT)
+    for i in range(3):
+        world.cache.unregister(f"f{i}")
+        world.cache.register(f"n{i}", GpuSpec(), "a")
+        world.set(f"n{i}", "X", TRUE, message="x" * 32_000)
+
+
 def test_every_gpu_may_break_at_once_on_a_full_list(world):
     for i in range(MAX_GPUS):
         world.cache.register(f"g{i}", GpuSpec(), "a")
@@ -778,7 +786,7 @@ def test_every_gpu_may_break_at_once_on_a_full_list(world):
     for i in range(MAX_GPUS):
         world.set(f"g{i}", "Fat", TRUE, message="x" * (padding // MAX_GPUS - 60))
     for i in range(MAX_GPUS):
-        world.set(f"g{i}", "X", FALSE, "Xid79", message="fell off the bus " * 20)
+        world.set(f"g{i}", "X", FALSE, "R" * 64, message="fell off the bus " * 20)
     assert all(e.gpu.ready is FALSE for e in world.cache.entries)
     assert len(world.cache.list_response()) <= MAX_LIST_BYTES
 

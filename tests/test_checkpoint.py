@@ -5,10 +5,12 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_api_core.checkpoint import BLOCK, VersionCeiling
@@ -64,6 +66,7 @@ def test_a_new_block_is_reserved_when_half_of_one_is_used(tmp_path):
     assert on_disk(tmp_path) == [(NOW + 4 * BLOCK,)]
 
 
+@settings(max_examples=20)
 @given(runs=st.lists(st.tuples(st.integers(0, 5 * BLOCK), st.integers(0, 4)), max_size=5))
 def test_no_run_repeats_a_version_of_an_earlier_one(tmp_path_factory, runs):
     directory = tmp_path_factory.mktemp("state")
@@ -165,6 +168,24 @@ def test_two_processes_never_start_from_one_version(tmp_path):
     ]
     versions = sorted(int(process.communicate()[0]) for process in started)
     assert versions == [1 + i * (BLOCK + 1) for i in range(4)]
+
+
+def test_a_start_waits_for_the_reservation_of_another_server(tmp_path):
+    with running(tmp_path):
+        pass
+    other = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("UPDATE version SET ceiling = ?", (NOW + 9 * BLOCK,))
+    with ThreadPoolExecutor() as pool, closing(other):
+        starting = pool.submit(start_once, tmp_path)
+        time.sleep(0.05)  # too short a wait passes the test without having tried
+        other.execute("COMMIT")
+        assert starting.result() == NOW + 9 * BLOCK + 1
+
+
+def start_once(directory):
+    with running(directory) as (_, version):
+        return version
 
 
 def test_closing_twice_is_harmless(tmp_path):

@@ -110,7 +110,9 @@ def test_readers_see_all_of_an_update_at_once(on):
         assert not reader.done()
         assert world.status("g", "X") == (TRUE, "")
         world.intake.commit(held, [change("g", "X", FALSE), change("h", "X", FALSE)])
-        _, seen = await reader
+        committed = world.loop.time()
+        passed, seen = await reader
+        assert (passed, world.intake.gate.held) == (committed, 0)
         assert {gpu.ready for gpu in seen.values()} == {FALSE}
 
     on(scenario)

@@ -10,13 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from device_api_dcgm.health import TYPES, WATCHES
+from device_api_dcgm.options import DcgmOptions
+from device_api_dcgm.provider import DcgmProvider
 
 from device_api_core.errors import InvalidArgument, NotFound, SinkClosed
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec
 from device_api_core.validation import check_action, check_conditions, check_name, check_spec
-from device_api_dcgm.health import TYPES, WATCHES
-from device_api_dcgm.options import DcgmOptions
-from device_api_dcgm.provider import DcgmProvider
 
 TIMEOUT = 10.0
 

@@ -6,7 +6,6 @@ import csv
 import json
 
 from click.testing import CliRunner
-
 from device_api_dcgm.commands import dcgm
 from device_api_dcgm.series import EXPECTED, canonical
 

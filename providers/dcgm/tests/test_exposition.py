@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from device_api_dcgm import series
 from device_api_dcgm.exposition import Key, Watch, parse
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 def only(scene, body=None):

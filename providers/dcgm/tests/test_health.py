@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from device_api_core.errors import SettingsError
-from device_api_core.resources import Condition, ConditionStatus, GpuSpec
 from device_api_dcgm import series
 from device_api_dcgm.exposition import Key, Reading, Watch, parse
 from device_api_dcgm.gpu import DcgmGpu, Doubt
 from device_api_dcgm.health import TYPES, WATCHES, Judge
 from device_api_dcgm.options import DcgmOptions
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from device_api_core.errors import SettingsError
+from device_api_core.resources import Condition, ConditionStatus, GpuSpec
 
 DBE, SBE = "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", "DCGM_FI_DEV_ECC_SBE_VOL_TOTAL"
 XID, RECOVERY = "DCGM_FI_DEV_XID_ERRORS", "DCGM_FI_DEV_GET_GPU_RECOVERY_ACTION"

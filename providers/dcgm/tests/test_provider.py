@@ -9,13 +9,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
-
-from device_api_core.errors import LimitExceeded, SettingsError
-from device_api_core.resources import GpuSpec
 from device_api_dcgm.health import TYPES
 from device_api_dcgm.options import DcgmOptions
 from device_api_dcgm.plugin import device_api_commands, device_api_provider
 from device_api_dcgm.provider import DcgmProvider
+
+from device_api_core.errors import LimitExceeded, SettingsError
+from device_api_core.resources import GpuSpec
 
 NVLINK = "DCGMNvlinkHealthy"
 

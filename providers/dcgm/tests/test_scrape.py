@@ -9,7 +9,6 @@ import time
 
 import pytest
 import trustme
-
 from device_api_dcgm.options import DcgmOptions
 from device_api_dcgm.scrape import ScrapeFailed, Scraper
 

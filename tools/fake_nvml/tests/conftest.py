@@ -6,7 +6,6 @@ import sys
 
 import pynvml
 import pytest
-
 from device_api_fake_nvml import FakeNode
 
 

@@ -5,7 +5,6 @@ from ctypes import byref, c_char, c_uint, sizeof
 
 import pynvml
 import pytest
-
 from device_api_fake_nvml import FakeNode, functions
 from device_api_fake_nvml.errors import FunctionNotFound
 

@@ -4,7 +4,6 @@ import threading
 import time
 
 import pytest
-
 from device_api_fake_nvml import FaultKind
 from device_api_fake_nvml.errors import FunctionNotFound, GpuNotFound
 

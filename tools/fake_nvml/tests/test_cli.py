@@ -6,7 +6,6 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-
 from device_api_fake_nvml import FakeNode
 from device_api_fake_nvml.cli import main
 

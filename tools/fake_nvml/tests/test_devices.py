@@ -3,12 +3,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from device_api_fake_nvml import FakeNode, model_names
 from device_api_fake_nvml.errors import GpuNotFound, NodeExists, NodeNotFound, Refused
 from device_api_fake_nvml.identity import gpu_identity
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 def uuids(nvml):

@@ -3,11 +3,10 @@ from __future__ import annotations
 from ctypes import byref
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from device_api_fake_nvml import Bank, FakeNode, Location, RecoveryAction
 from device_api_fake_nvml.errors import Refused, SignalNotFound
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 @pytest.fixture

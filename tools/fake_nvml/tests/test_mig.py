@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-
 from device_api_fake_nvml.errors import Refused
 
 
