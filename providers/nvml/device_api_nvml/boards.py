@@ -4,74 +4,62 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 
 from device_api_core.errors import NotFound
 from device_api_core.plugins import Sink, Update
-from device_api_core.resources import Condition, ConditionStatus, GpuSpec
+from device_api_core.resources import Condition, Gpu, GpuSpec
+from device_api_nvml import journal
+from device_api_nvml.board import Board, where
+from device_api_nvml.healing import Terms, Trial
 from device_api_nvml.health import (
     AWAITED,
     LOST,
+    NOT_FOUND,
     NVML_READY,
     RESET_REQUIRED,
     Doubt,
     Fault,
     Health,
+    Story,
 )
 from device_api_nvml.library import (
     DriverGone,
     Event,
     GpuLost,
-    Handle,
     NvmlError,
     ResetRequired,
     Unsupported,
 )
+from device_api_nvml.options import NvmlOptions
 from device_api_nvml.survey import Answer
-from device_api_nvml.xid import XidPolicy, builtin_table
+from device_api_nvml.vitals import Vitals
+from device_api_nvml.xid import Effect, XidPolicy, builtin_table
 
 _FAILURES_BEFORE_DOUBT = 2
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Board:
-    """One GPU. ``index`` and ``handle`` are of the present driver session and ``None`` until the
-    GPU was seen in it. An answer proves health only if its look began after ``fresh_after``."""
-
-    name: str
-    health: Health
-    spec: GpuSpec | None = None
-    index: int | None = None
-    handle: Handle | None = None
-    fresh_after: float = 0.0
-    failures: int = 0
-    told: tuple[Condition, str] | None = field(default=None, repr=False)
-
-    @property
-    def answers(self) -> bool:
-        """Whether the last look at it went well."""
-        return (
-            self.handle is not None and self.failures == 0 and self.health.probe in (None, AWAITED)
-        )
-
-    def expect(self, doubt: Doubt = AWAITED) -> None:
-        """Take nothing for granted that was learned before this moment."""
-        self.fresh_after = time.monotonic()
-        self.health = replace(self.health, probe=doubt)
-
-
 class Boards:
     """All GPUs by name. The only one that writes to the sink about them. Not thread-safe."""
 
-    def __init__(self, sink: Sink, policy: XidPolicy, notice_seconds: float) -> None:
+    def __init__(
+        self, sink: Sink, policy: XidPolicy, options: NvmlOptions, clock: Callable[[], float]
+    ) -> None:
         self.writer: Sink | Update = sink
         """Where conditions go: the sink, or the update that is held."""
         self.sink = sink
         self._policy = policy
-        self._notice_seconds = notice_seconds
+        self.xids: Counter[int] = Counter()
+        """How often each code came, of any GPU."""
+        self._options = options
+        self._clock = clock
+        self._terms = Terms(options.hold_seconds, options.relapse_seconds)
+        self._story = Story(options.burst_seconds, options.notice_seconds)
         self._boards: dict[str, Board] = {}
 
     def __iter__(self) -> Iterator[Board]:
@@ -92,12 +80,20 @@ class Boards:
     def get(self, name: str) -> Board | None:
         return self._boards.get(name)
 
-    def resume(self, known: Mapping[str, tuple[Condition, ...]]) -> None:
+    def resume(self, known: Mapping[str, tuple[Condition, ...]], gpus: Iterable[Gpu]) -> None:
         """Begin from what was said before a restart."""
         builtin = {row.code: row for row in builtin_table()}
+        specs = {gpu.name: gpu.spec for gpu in gpus}
         for name, conditions in known.items():
             said = next((c for c in conditions if c.type == NVML_READY), None)
-            self._boards[name] = Board(name, Health.resumed(said, builtin))
+            board = self._new(name, Health.resumed(said, builtin))
+            board.place = specs[name].pci_bus_id if name in specs else ""
+            board.trial = board.trial.struck(self._clock(), self._terms)
+            board.vitals.resume(conditions, self._clock())
+
+    def _new(self, name: str, health: Health) -> Board:
+        board = self._boards[name] = Board(name, health, Vitals(self._options, self._terms))
+        return board
 
     def forget_session(self, doubt: Doubt = AWAITED) -> None:
         """The driver is gone or new: handles and indexes mean nothing any more. Faults stay."""
@@ -124,13 +120,14 @@ class Boards:
             return self.of(answer)
         board = self._boards.get(answer.name)
         if board is None:
-            board = self._boards[answer.name] = Board(answer.name, Health())
+            board = self._new(answer.name, Health())
         for other in self:  # indexes move up when a GPU before them goes
             if other is not board and other.index == answer.index:
                 other.index = None
         board.index, board.handle = answer.index, answer.handle
         if board.spec is None or (answer.error is None and board.spec != answer.spec):
-            board.spec = answer.spec
+            journal.mig(board, answer.spec)
+            board.spec, board.place = answer.spec, answer.spec.pci_bus_id or board.place
             self._register(board)
         return board
 
@@ -139,34 +136,76 @@ class Boards:
         error = answer.error
         if error is None:
             board.failures = 0
-            if answer.began >= board.fresh_after:
-                board.health = replace(board.health, probe=None)
-            board.health = board.health.advised(answer.recovery)
+            self._judge_good(board, answer)
         elif isinstance(error, GpuLost):
-            self._strike(board, LOST, error)
+            board.absences += 1
+            self._refused(board, LOST, error)
         elif isinstance(error, ResetRequired):
-            self._strike(board, RESET_REQUIRED, error)
-        elif not isinstance(error, DriverGone):  # which is the driver's matter, not the GPU's
-            board.failures += 1
-            if board.failures >= _FAILURES_BEFORE_DOUBT:
-                board.health = replace(board.health, probe=Doubt("NvmlError", f"{error.message}."))
+            self._refused(board, RESET_REQUIRED, error)
+        else:
+            board.unproven()
+            if not isinstance(error, DriverGone):  # which is the driver's matter, not the GPU's
+                board.failures += 1
+                if board.failures >= _FAILURES_BEFORE_DOUBT:
+                    doubt = Doubt("NvmlError", f"{error.message}.")
+                    board.health = replace(board.health, probe=doubt)
         self.publish(board)
 
-    def _strike(self, board: Board, fault: Fault, error: NvmlError) -> None:
+    def _judge_good(self, board: Board, answer: Answer) -> None:
+        if answer.began < board.fresh_after:
+            return
+        now = self._clock()
+        if evidence := board.returned() or board.vitals.reset_seen(answer.readings):
+            board.was_reset(evidence)
+        board.health = replace(board.health, probe=None)
+        board.vitals.judge(answer.readings, now, partial(journal.recovery, board))
+        if (fault := board.health.fault) and (evidence := board.prove(answer, now)):
+            journal.recovery(board, NVML_READY, fault.reason, evidence)
+            board.health = board.health.healed()
+            board.trial = board.trial.ended(now)
+
+    def _refused(self, board: Board, fault: Fault, error: NvmlError) -> None:
         board.failures += 1
-        text = f"{fault.text} {error.message}."
-        board.health = replace(
-            board.health.struck(replace(fault, text=text)), probe=Doubt(fault.reason, text)
-        )
+        self.strike(board, replace(fault, text=f"{fault.text} {error.message}."))
 
     def strike(self, board: Board, fault: Fault) -> None:
-        """A fault that was noticed by other means than an answer."""
-        board.health = replace(board.health.struck(fault), probe=Doubt(fault.reason, fault.text))
+        """A fault that leaves nothing to be read from the GPU."""
+        health = replace(board.health.struck(fault), probe=Doubt(fault.reason, fault.text))
+        board.strike(self._clock(), self._terms, health)
+        board.vitals.failed()
         self.publish(board)
+
+    def missing(self, board: Board, successor: Board | None) -> None:
+        """The driver does not list it any more; ``successor`` is where it was."""
+        board.index = board.handle = None
+        board.absences += 1
+        if board.retired:
+            board.unproven()
+        elif successor is None:
+            self.strike(board, NOT_FOUND)
+        else:
+            board.retire(self._clock(), self._terms, successor.name)
+            self.publish(board)
+
+    def driver_reloaded(self, evidence: str) -> None:
+        """That resets every GPU."""
+        for board in self:
+            board.was_reset(evidence)
+
+    def interrupted(self) -> None:
+        """For a while XIDs could have been missed: the proof that there was none begins anew."""
+        for board in self:
+            board.trial = board.trial.failed()
+
+    def rare_due(self, index: int) -> bool:
+        """Whether the look that begins now should read what is expensive, too."""
+        board = next((b for b in self if b.index == index), None)
+        return board is None or board.is_rare_due(self._options.rare_seconds)
 
     def doubt(self, board: Board, doubt: Doubt) -> None:
         """The GPU's looks do not come to an end, or not to a result."""
         board.health = replace(board.health, probe=doubt)
+        board.unproven()
         self.publish(board)
 
     def doubt_watch(self, doubt: Doubt, only: Board | None = None) -> None:
@@ -197,85 +236,65 @@ class Boards:
 
     def hit(self, board: Board, event: Event) -> None:
         """An XID of this GPU."""
-        xid = self._policy[event.data]
-        until = time.monotonic() + self._notice_seconds
-        before = board.told
-        board.health = board.health.hit(xid, until, _where(event))
+        xid, now = self._policy[event.data], self._clock()
+        self.xids[xid.code] += 1
+        before = dict(board.told)
+        health = board.health.hit(xid, now, self._story, where(event, board.spec))
+        if xid.effect is Effect.FATAL:
+            board.strike(now, self._terms, health)
+        board.health = health
         self.publish(board)
         # A storm of one code is one line.
         level = logging.WARNING if board.told != before else logging.DEBUG
         extra = {"gpu": board.name, "xid": xid.code, "effect": str(xid.effect)}
         _log.log(level, "XID %d", xid.code, extra=extra)
 
-    def clear(self, board: Board) -> None:
+    def clear(self, board: Board, type_: str) -> None:
         """An operator declares the fault's cause gone."""
-        if board.health.fault is None:
+        if type_ != NVML_READY:
+            if not board.vitals.clear(type_):
+                return
+        elif board.health.fault is None:
             return
-        _log.info("fault cleared by an operator", extra={"gpu": board.name})
-        board.health = board.health.lifted()
+        else:
+            board.health = board.health.lifted()
+            board.trial = Trial()
+        extra = {"gpu": board.name, "type": type_}
+        _log.info("fault cleared by an operator", extra=extra)
         board.fresh_after = time.monotonic()
         board.failures = 0
+        board.rare_due = 0.0
         self.publish(board)
 
     def publish(self, board: Board, *, again: bool = False) -> None:
         """Tell the daemon, if there is something new to say or if ``again``."""
-        board.health = board.health.current(time.monotonic())
-        if board.health.pending:
-            return
-        saying = (board.health.condition, board.health.action)
-        if saying == board.told and not again:
-            return
-        condition, action = saying
-        _log_change(board, condition, action)
-        try:
-            self._say(board, condition, action)
-        except NotFound:  # somebody unregistered it
-            if board.handle is None or board.spec is None:
-                del self._boards[board.name]
-                return
-            self._register(board)
-            self._say(board, condition, action)
-        board.told = saying
+        board.health = board.health.current(self._clock())
+        conditions = board.conditions()
+        action = board.action(conditions)
+        for condition in conditions:
+            saying = (condition, action or "")
+            if board.told.get(condition.type) == saying and not again:
+                continue
+            journal.change(board, condition, action or "")
+            try:
+                self._say(board, condition, action)
+            except NotFound:  # somebody unregistered it
+                if board.handle is None or board.spec is None:
+                    del self._boards[board.name]
+                    return
+                self._register(board)
+                self._say(board, condition, action)
+            board.told[condition.type] = saying
 
     def publish_all(self) -> None:
         """Say everything once more: a repetition costs nothing and mends what was lost."""
         for board in self:
             self.publish(board, again=True)
 
-    def _say(self, board: Board, condition: Condition, action: str) -> None:
-        # A fault from before a restart may have an action that only the daemon remembers.
-        untold = condition.status is ConditionStatus.FALSE and not action
-        self.writer.set_condition(
-            board.name, condition, recommended_action=None if untold else action
-        )
+    def _say(self, board: Board, condition: Condition, action: str | None) -> None:
+        self.writer.set_condition(board.name, condition, recommended_action=action)
 
     def _register(self, board: Board) -> None:
         spec = board.spec or GpuSpec()
         if self.sink.register(board.name, spec):
             _log.info("GPU registered", extra={"gpu": board.name, "index": spec.index})
-
-
-def _where(event: Event) -> str:
-    if event.gpu_instance is None:
-        return ""
-    compute = "" if event.compute_instance is None else f", compute {event.compute_instance}"
-    return f" In MIG instance {event.gpu_instance}{compute}."
-
-
-def _log_change(board: Board, condition: Condition, action: str) -> None:
-    before = board.told[0] if board.told else None
-    if before and (before.status, before.reason) == (condition.status, condition.reason):
-        return
-    level = logging.INFO if condition.status is ConditionStatus.TRUE else logging.WARNING
-    _log.log(
-        level,
-        "%s is %s",
-        condition.type,
-        condition.status,
-        extra={
-            "gpu": board.name,
-            "reason": condition.reason,
-            "detail": condition.message,
-            "action": action,
-        },
-    )

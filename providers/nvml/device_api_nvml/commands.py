@@ -12,7 +12,9 @@ from typing import Any
 import click
 
 from device_api_core.errors import DeviceApiError
-from device_api_nvml.library import Handle, Nvml, NvmlError, Unsupported
+from device_api_nvml.areas import MEASURED
+from device_api_nvml.library import NOT_SUPPORTED, Handle, Nvml, NvmlError, Unsupported
+from device_api_nvml.signals import Area
 from device_api_nvml.survey import describe
 from device_api_nvml.xid import XidPolicy
 
@@ -142,8 +144,16 @@ def _probe_gpu(library: Nvml, index: int) -> dict[str, Any]:
     readings = [_timed("handle", lambda: handles.append(library.handle(index)))]
     for gpu in handles:
         readings += [_timed(name, partial(call, gpu)) for name, call in _calls(library)]
+        readings += [_timed(area.type, partial(_reads, library, gpu, area)) for area in MEASURED]
         readings.append(_timed("(all facts)", partial(_describes, library, gpu, index)))
     return {"index": index, "calls": [asdict(reading) for reading in readings]}
+
+
+def _reads(library: Nvml, gpu: Handle, area: Area) -> Any:
+    """Everything that a condition follows from."""
+    if (reading := area.read(library, gpu, True)) is None:
+        raise Unsupported(area.type, NOT_SUPPORTED, "no such signal")
+    return reading
 
 
 def _describes(library: Nvml, gpu: Handle, index: int) -> bool:

@@ -1,21 +1,20 @@
 """From signals to NVMLReady. Pure: every step returns a new :class:`Health`.
 
-Three things are kept apart. A *fault* is False and stays: nothing that happens by itself removes
-it. A *doubt* is Unknown and goes when the GPU answers. A *notice* is a warning inside True.
+Three things are kept apart. A *fault* is False and stays until there is evidence of recovery. A
+*doubt* is Unknown and goes when the GPU answers. A *notice* is a warning inside True.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from math import inf
 
 from device_api_core.resources import Condition, ConditionStatus
 from device_api_nvml.recovery import (
     COMPONENT_RESET,
     CONTACT_SUPPORT,
-    NOTHING_TO_DO,
     RESTART_BM,
-    recovery,
     strength,
 )
 from device_api_nvml.xid import Effect, Xid
@@ -26,7 +25,7 @@ _MAX_ALSO = 8
 _MAX_NOTICES = 4
 _MAX_TEXT = 1_000
 _ALSO = " Also seen: "
-_BACK = " It answers again; an operator has to clear the fault."
+_BACK = " It answers again and has to prove itself."
 _XID_REASON = re.compile(r"Xid(\d+)")
 
 
@@ -38,6 +37,15 @@ class Fault:
     text: str
     action: str
     also: tuple[str, ...] = ()
+    event: bool = True
+    """It happened, so that no good reading ends it; a reading that was bad ends when it is good."""
+
+    @classmethod
+    def resumed(cls, said: Condition, action: str) -> Fault:
+        """From a condition that was False before a restart."""
+        text, _, also = said.message.partition(_ALSO)
+        labels = tuple(also.removesuffix(".").split(", ")) if also else ()
+        return cls(said.reason, text, action, labels)
 
     @classmethod
     def of(cls, xid: Xid, where: str = "") -> Fault:
@@ -54,11 +62,26 @@ class Fault:
             return self
         return replace(self, also=(*self.also, label if len(self.also) < _MAX_ALSO else "more"))
 
+    def merged(self, other: Fault) -> Fault:
+        """Both. The first one keeps the reason unless the other's action is stronger; then that
+        heads the message and the old one is among what was also seen."""
+        if strength(other.action) <= strength(self.action):
+            return replace(self.joined_by(other.reason), event=self.event or other.event)
+        return other.heading(self)
+
+    def heading(self, held: Fault) -> Fault:
+        """This one, with another and what came with that among what was also seen."""
+        seen = replace(self, event=self.event or held.event)
+        for label in (held.reason, *held.also):
+            seen = seen.joined_by(label)
+        return seen
+
 
 LOST = Fault("GpuLost", "The driver cannot reach the GPU any more.", RESTART_BM)
 NOT_FOUND = Fault("GpuNotFound", "The driver does not list the GPU any more.", RESTART_BM)
 RESET_REQUIRED = Fault("ResetRequired", "The driver refuses it until it is reset.", COMPONENT_RESET)
-_ABSENCES = {LOST.reason, NOT_FOUND.reason}
+REPLACED = Fault("GpuReplaced", "Another board is at its PCI address.", "")
+_ABSENCES = {LOST.reason, NOT_FOUND.reason, REPLACED.reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +114,14 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Story:
+    """How long XIDs belong together, and how long the warning of an informational one is shown."""
+
+    burst_seconds: float
+    notice_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """All that is known about one GPU. ``probe`` doubts that it answers, ``watch`` that its XIDs
     would be seen. ``unwatched`` says why there are no XIDs to be seen, which is no doubt."""
@@ -100,53 +131,43 @@ class Health:
     watch: Doubt | None = AWAITED
     unwatched: str = ""
     notices: tuple[Notice, ...] = ()
+    story_until: float = inf
+    """Until then, what is seen belongs to the fault's story (monotonic seconds)."""
 
     @classmethod
     def resumed(cls, known: Condition | None, builtin: dict[int, Xid]) -> Health:
         """After a restart: a False that was said before is still a fault."""
         if known is None or known.status is not ConditionStatus.FALSE:
             return cls()
-        text, _, also = known.message.removesuffix(_BACK).partition(_ALSO)
-        labels = tuple(also.removesuffix(".").split(", ")) if also else ()
-        return cls(Fault(known.reason, text, _action_of(known.reason, builtin), labels))
+        said = replace(known, message=known.message.removesuffix(_BACK))
+        return cls(Fault.resumed(said, _action_of(known.reason, builtin)))
 
     def struck(self, fault: Fault) -> Health:
-        """A fault is added. The first one keeps the reason unless the new one's action is
-        stronger; then it heads the message and the old one is among what was also seen."""
-        held = self.fault
-        if held is None:
-            return replace(self, fault=fault)
-        if strength(fault.action) > strength(held.action) and fault.reason != held.reason:
-            seen = fault
-            for label in (held.reason, *held.also):
-                seen = seen.joined_by(label)
-            return replace(self, fault=seen)
-        return replace(self, fault=held.joined_by(fault.reason))
+        """A fault is added to what there is."""
+        return replace(self, fault=fault if self.fault is None else self.fault.merged(fault))
 
-    def hit(self, xid: Xid, until: float, where: str = "") -> Health:
-        """An XID event. ``until`` is when its notice ends, should it be informational."""
+    def hit(self, xid: Xid, now: float, terms: Story, where: str = "") -> Health:
+        """An XID event. Within the window after a fatal one it is part of that one's story; a
+        fatal one after it begins another, with its own reason unless its action is weaker."""
         if xid.effect is Effect.IGNORE:
             return self
+        held, late = self.fault, now > self.story_until
         if xid.effect is Effect.FATAL:
-            return self.struck(Fault.of(xid, where))
-        if self.fault is not None:
-            return replace(self, fault=self.fault.joined_by(xid.reason))
-        notice = Notice(xid.text + where, until)
+            fault = Fault.of(xid, where)
+            until = self.story_until if held and not late else now + terms.burst_seconds
+            if held and late and strength(fault.action) == strength(held.action):
+                fault = held if fault.reason == held.reason else fault.heading(held)
+                return replace(self, fault=fault, story_until=until)
+            return replace(self.struck(fault), story_until=until)
+        if held is not None and not late:
+            return replace(self, fault=held.joined_by(xid.reason))
+        notice = Notice(xid.text + where, now + terms.notice_seconds)
         others = tuple(n for n in self.notices if n.text != notice.text)
         return replace(self, notices=(*others, notice)[-_MAX_NOTICES:])
 
-    def advised(self, value: int | None) -> Health:
-        """The driver's recovery action. Any but "none" is a fault; one that is held already keeps
-        its reason and gets the action, if stronger. ``None``: the driver does not say."""
-        if value is None or value == NOTHING_TO_DO:
-            return self
-        wish, action = recovery(value)
-        text = f"The driver asks for {wish} (recovery action {value})."
-        fault = Fault("RecoveryActionRequired", text, action)
-        if self.fault is None:
-            return replace(self, fault=fault)
-        held = self.fault.joined_by(fault.reason)
-        return replace(self, fault=replace(held, action=max(held.action, action, key=strength)))
+    def healed(self) -> Health:
+        """The fault is over by evidence."""
+        return replace(self, fault=None)
 
     def lifted(self) -> Health:
         """An operator declares the fault's cause gone. What is observed next decides."""
@@ -193,7 +214,7 @@ class Health:
 def _action_of(reason: str, builtin: dict[int, Xid]) -> str:
     """The action that belongs to the reason of a fault from before a restart. The driver's own
     recommendation is asked again, so that it needs none here."""
-    for fault in (LOST, NOT_FOUND, RESET_REQUIRED):
+    for fault in (LOST, NOT_FOUND, RESET_REQUIRED, REPLACED):
         if reason == fault.reason:
             return fault.action
     if (match := _XID_REASON.fullmatch(reason)) is None:

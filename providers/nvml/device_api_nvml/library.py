@@ -17,6 +17,7 @@ import pynvml
 from device_api_core.errors import DeviceApiError
 from device_api_nvml.loading import LibraryNotFound, open_library
 
+INVALID_ARGUMENT = 2
 NOT_SUPPORTED, NO_PERMISSION, DRIVER_NOT_LOADED, TIMEOUT, LIBRARY_NOT_FOUND = 3, 4, 9, 10, 12
 UNINITIALIZED, FUNCTION_NOT_FOUND, GPU_IS_LOST, RESET_REQUIRED = 1, 13, 15, 16
 VERSION_MISMATCH, UNKNOWN = 18, 999

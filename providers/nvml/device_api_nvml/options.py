@@ -6,13 +6,26 @@ from dataclasses import dataclass
 
 from device_api_core.plugins import InvalidOption
 
+_ABOVE_ZERO = (
+    "poll_seconds",
+    "call_seconds",
+    "retry_seconds",
+    "notice_seconds",
+    "burst_seconds",
+    "hold_seconds",
+    "relapse_seconds",
+    "rare_seconds",
+    "pcie_replays_per_minute",
+    "nvlink_errors_per_second",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class NvmlOptions:
     """Every field has a default that suits a node.
 
     Raises:
-        InvalidOption: a time is not above zero.
+        InvalidOption: a time or rate is not above zero, or a word is not one of those allowed.
     """
 
     driver_root: str = ""
@@ -44,7 +57,45 @@ class NvmlOptions:
     notice_seconds: float = 3600.0
     """How long the warning of an informational XID stays in the message."""
 
+    burst_seconds: float = 60.0
+    """For so long after a fatal XID others belong to its story."""
+
+    hold_seconds: float = 60.0
+    """For so long every look has to be good before a fault is over."""
+
+    relapse_seconds: float = 3600.0
+    """A fault within this time after a recovery is a relapse: the hold doubles, up to this time."""
+
+    rare_seconds: float = 30.0
+    """Time between two looks at what is expensive to read: NVLinks, spare rows, fabric."""
+
+    row_remap_pending: str = "warn"
+    """A row remap or repair that waits for a reset: ``warn``, or ``fault`` to be not healthy."""
+
+    thermal_seconds: float = 30.0
+    """A hardware slowdown that lasts so long is a fault."""
+
+    thermal_margin_celsius: float = 0.0
+    """At this distance to the thermal limit, or below, there is a warning."""
+
+    power_seconds: float = 30.0
+    """A power brake that lasts so long is a fault."""
+
+    pcie_seconds: float = 60.0
+    """A narrow PCIe link, or too many replays, for so long are a fault."""
+
+    pcie_replays_per_minute: float = 100.0
+    """More PCIe replays than this are too many."""
+
+    nvlink_errors_per_second: float = 100.0
+    """More errors than this on one NVLink are a fault, a tenth of it is a warning."""
+
+    fabric_seconds: float = 300.0
+    """A GPU that has not joined its NVLink fabric after this time has a fault."""
+
     def __post_init__(self) -> None:
-        for name in ("poll_seconds", "call_seconds", "retry_seconds", "notice_seconds"):
+        for name in _ABOVE_ZERO:
             if getattr(self, name) <= 0:
                 raise InvalidOption(f"option {name!r} must be above zero")
+        if self.row_remap_pending not in ("warn", "fault"):
+            raise InvalidOption("option 'row_remap_pending' must be 'warn' or 'fault'")

@@ -6,12 +6,14 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import inf
 
 from device_api_core.errors import SinkClosed
 from device_api_core.plugins import Provider, Sink
+from device_api_nvml.areas import AREAS
 from device_api_nvml.boards import Boards
 from device_api_nvml.calls import Calls, Inbox
 from device_api_nvml.health import NVML_READY, Doubt, unresponsive
@@ -38,16 +40,20 @@ _log = logging.getLogger(__name__)
 
 
 class NvmlProvider(Provider):
-    """Reports NVMLReady of every GPU that NVML lists. See the documentation of its signals."""
+    """Reports the health of every GPU that NVML lists. See the documentation of its signals."""
 
     name = "nvml"
     contract_version = 1
     interval_seconds = 10.0
-    types = (NVML_READY,)
+    types = (NVML_READY, *(area.type for area in AREAS))
+    # What a reboot does not cure is read from the board again before anything is True.
     reboot_proof_types = ()
 
-    def __init__(self, options: NvmlOptions | None = None) -> None:
-        """
+    def __init__(
+        self, options: NvmlOptions | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``clock`` is in seconds; holds, windows and rates are measured by it.
+
         Raises:
             InvalidOption: the XID lists contradict one another.
         """
@@ -55,7 +61,8 @@ class NvmlProvider(Provider):
         self.policy = XidPolicy(
             self.options.ignored_xids, self.options.informational_xids, self.options.fatal_xids
         )
-        self._clears: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.clock = clock
+        self._clears: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
 
     def run(self, sink: Sink, stop: threading.Event) -> None:
         """Returns when ``stop`` is set, within three seconds even if a vendor call is stuck."""
@@ -66,8 +73,7 @@ class NvmlProvider(Provider):
 
     def clear(self, gpu: str, type: str) -> None:
         """Forget the GPU's fault; the next look at it decides."""
-        if type == NVML_READY:
-            self._clears.put(gpu)
+        self._clears.put((gpu, type))
 
 
 class _Run:
@@ -78,7 +84,7 @@ class _Run:
         provider: NvmlProvider,
         sink: Sink,
         stop: threading.Event,
-        clears: queue.SimpleQueue[str],
+        clears: queue.SimpleQueue[tuple[str, str]],
     ) -> None:
         self._options = provider.options
         self._sink = sink
@@ -86,17 +92,19 @@ class _Run:
         self._clears = clears
         self._inbox = Inbox(stop, self._between)
         self._calls = Calls(self._inbox)
-        self._boards = Boards(sink, provider.policy, provider.options.notice_seconds)
+        self._boards = Boards(sink, provider.policy, provider.options, provider.clock)
         self._session: Session | None = None
         self._opened: Reached | NvmlError | None = None
         self._synced = False
         self._beside = ""
+        self._version = ""
+        self._gone: NvmlError | None = None
         self._summary = "looking for the driver"
         self._heard = -inf
         self._beat_seconds = provider.interval_seconds / 2
 
     def run(self) -> None:
-        self._boards.resume(self._sink.known())
+        self._boards.resume(self._sink.known(), self._sink.gpus())
         pause = _FIRST_PAUSE
         while not self._stop.is_set():
             opened = self._open()
@@ -130,6 +138,8 @@ class _Run:
             summary = "driver does not answer"
         else:
             doubt = Doubt(_REASONS.get(error.number, "NvmlInitFailed"), f"{error.message}.")
+            if error.number in (DRIVER_NOT_LOADED, VERSION_MISMATCH):
+                self._gone = error
             summary = f"driver not loaded: {error.message}"
         if summary != self._summary:
             _log.warning("%s", summary, extra={"reason": doubt.reason})
@@ -142,6 +152,8 @@ class _Run:
         self._beside = nvml.file
         _log.info("driver %s", reached.version, extra={"file": nvml.file})
         self._boards.forget_session()
+        if evidence := self._reloaded(reached.version):
+            self._boards.driver_reloaded(evidence)
         session = Session(nvml, self._boards, self._inbox, self._calls, self._options)
         self._session = session
         try:
@@ -156,6 +168,17 @@ class _Run:
             self._session = None
             session.close()
 
+    def _reloaded(self, version: str) -> str:
+        """How it is known that the driver was loaded anew since the last session, if it is. That a
+        call failed does not prove it."""
+        before, self._version = self._version, version
+        gone, self._gone = self._gone, None
+        if before and before != version:
+            return f"the driver was reloaded (version {before} became {version})"
+        if gone is not None:
+            return f"the driver was reloaded (before, initialising failed: {gone.text})"
+        return ""
+
     def _told(self, session: Session, reached: Reached) -> None:
         """After each survey: what it means for the provider as a whole."""
         if self._stop.is_set() or session.ended is not None:
@@ -164,6 +187,9 @@ class _Run:
         if session.silent:
             indexes = ", ".join(str(i) for i in session.silent)
             summary += f"; no answer from the GPU with index {indexes}"
+        if self._boards.xids:
+            counts = sorted(self._boards.xids.items())
+            summary += f"; XIDs {', '.join(f'{code} ({n})' for code, n in counts)}"
         if summary != self._summary:
             self._set_summary(summary)
         if session.enumerated and not self._synced:
@@ -176,8 +202,9 @@ class _Run:
     def _between(self) -> None:
         """Whatever this thread is waiting for, these do not wait with it."""
         while not self._clears.empty():
-            if (board := self._boards.get(self._clears.get())) is not None:
-                self._boards.clear(board)
+            gpu, type_ = self._clears.get()
+            if (board := self._boards.get(gpu)) is not None:
+                self._boards.clear(board, type_)
                 if self._session is not None:
                     self._session.look(board)
         if time.monotonic() - self._heard >= self._beat_seconds:

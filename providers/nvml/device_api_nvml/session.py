@@ -9,9 +9,10 @@ from contextlib import ExitStack, suppress
 from functools import partial
 
 from device_api_core.errors import LimitExceeded, NotFound
-from device_api_nvml.boards import Board, Boards
+from device_api_nvml.board import Board
+from device_api_nvml.boards import Boards
 from device_api_nvml.calls import Calls, Inbox
-from device_api_nvml.health import NOT_FOUND, Doubt, unresponsive
+from device_api_nvml.health import Doubt, unresponsive
 from device_api_nvml.library import NO_PERMISSION, DriverGone, GpuLost, Nvml, NvmlError
 from device_api_nvml.options import NvmlOptions
 from device_api_nvml.survey import Answer, examine
@@ -144,7 +145,10 @@ class Session:
         self._count = count
 
     def _examine(self, index: int) -> bool:
-        return self._calls.start(_key(index), partial(examine, self._nvml, index), self._take)
+        if self._calls.busy(_key(index)):
+            return False
+        look = partial(examine, self._nvml, index, self._boards.rare_due(index))
+        return self._calls.start(_key(index), look, self._take)
 
     def _take(self, outcome: Answer | NvmlError) -> None:
         """An answer came, in time or long after."""
@@ -197,8 +201,12 @@ class Session:
                 text = "Some GPUs do not say who they are; it may be one of them."
                 self._boards.doubt(board, Doubt("NvmlUnresponsive", text))
             else:
-                board.index = board.handle = None
-                self._boards.strike(board, NOT_FOUND)
+                self._boards.missing(board, self._successor(board, missing))
+
+    def _successor(self, board: Board, missing: list[Board]) -> Board | None:
+        """The GPU that is where this one was."""
+        present = (b for b in self._boards if b.index is not None and b not in missing)
+        return next((b for b in present if board.place and b.place == board.place), None)
 
     def _trace(self) -> None:
         """A fault was signalled without saying of which GPU: ask them all, while readers wait."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from device_api_core.resources import GpuSpec
-from device_api_nvml.library import DriverGone, GpuLost, Handle, Nvml, NvmlError, Unsupported
+from device_api_nvml.areas import MEASURED, RECOVERY
+from device_api_nvml.gauges import supported
+from device_api_nvml.library import DriverGone, GpuLost, Handle, Nvml, NvmlError, ResetRequired
+from device_api_nvml.signals import Area
 
 T = TypeVar("T")
 
@@ -18,15 +20,28 @@ T = TypeVar("T")
 class Answer:
     """What came of looking at the GPU with this index. ``began`` is in monotonic seconds.
 
-    With an ``error`` the fields after it hold what was learned before it. ``recovery`` is
-    ``None`` where the driver has no such field."""
+    With an ``error`` the fields after it hold what was learned before it. ``readings`` are by
+    condition type: ``None`` where the board has no such signal, an error where reading it failed;
+    what was not read is not among them."""
 
     index: int
     began: float
     error: NvmlError | None = None
     handle: Handle | None = None
     spec: GpuSpec | None = None
-    recovery: int | None = None
+    readings: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def recovery(self) -> int | None:
+        """The driver's recovery action, ``None`` where it has no such field."""
+        value = self.readings.get(RECOVERY.type)
+        return value if isinstance(value, int) else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that was asked for was answered."""
+        failed = any(isinstance(value, NvmlError) for value in self.readings.values())
+        return self.error is None and not failed
 
     @property
     def name(self) -> str:
@@ -34,18 +49,34 @@ class Answer:
         return self.spec.uuid.lower() if self.spec else ""
 
 
-def examine(nvml: Nvml, index: int) -> Answer:
-    """Look at one GPU. Makes every call that a poll makes; any of them may never return."""
+def examine(nvml: Nvml, index: int, rare: bool = True) -> Answer:
+    """Look at one GPU. Makes every call that a poll makes; any of them may never return. ``rare``:
+    those too that are too expensive for every poll."""
     began = time.monotonic()
     handle = spec = None
     try:
         handle = nvml.handle(index)
         spec = GpuSpec(uuid=nvml.uuid(handle), index=index)
         spec = describe(nvml, handle, spec.uuid, index)
-        advice = _supported(lambda: nvml.recovery_action(handle))
+        readings: dict[str, object] = {
+            RECOVERY.type: supported(lambda: nvml.recovery_action(handle))
+        }
+        for area in MEASURED:
+            if rare or not area.rare:
+                readings[area.type] = _read(area, nvml, handle, rare)
     except NvmlError as error:
         return Answer(index, began, error, handle, spec)
-    return Answer(index, began, None, handle, spec, advice)
+    return Answer(index, began, None, handle, spec, readings)
+
+
+def _read(area: Area, nvml: Nvml, gpu: Handle, rare: bool) -> object:
+    """One signal's failure is not the GPU's, unless it says that the GPU is lost."""
+    try:
+        return supported(lambda: area.read(nvml, gpu, rare))
+    except (GpuLost, ResetRequired, DriverGone):
+        raise
+    except NvmlError as error:
+        return error
 
 
 def describe(nvml: Nvml, gpu: Handle, uuid: str, index: int) -> GpuSpec:
@@ -61,16 +92,10 @@ def describe(nvml: Nvml, gpu: Handle, uuid: str, index: int) -> GpuSpec:
         pci_bus_id=_told(lambda: nvml.pci_bus_id(gpu)) or "",
         product_name=_told(lambda: nvml.product_name(gpu)) or "",
         architecture=_told(lambda: nvml.architecture(gpu)) or "",
-        memory_bytes=_supported(lambda: nvml.memory_bytes(gpu)),
+        memory_bytes=supported(lambda: nvml.memory_bytes(gpu)),
         serial=_told(lambda: nvml.serial(gpu)) or "",
         mig_mode=_told(lambda: nvml.mig_mode(gpu)) or "",
     )
-
-
-def _supported(read: Callable[[], T]) -> T | None:
-    with suppress(Unsupported):
-        return read()
-    return None
 
 
 def _told(read: Callable[[], T]) -> T | None:

@@ -6,7 +6,8 @@ import logging
 import time
 from collections.abc import Callable
 
-from device_api_nvml.boards import Board, Boards
+from device_api_nvml.board import Board
+from device_api_nvml.boards import Boards
 from device_api_nvml.calls import Inbox
 from device_api_nvml.events import EventWatch
 from device_api_nvml.health import Doubt, unresponsive
@@ -175,6 +176,7 @@ class Watch:
 
     def _failed(self, error: NvmlError) -> None:
         self.signal = error
+        self._boards.interrupted()
         self._failures += 1
         self._registered.clear()
         # At once for the first time: while nobody watches, XIDs are lost.

@@ -15,7 +15,7 @@ from device_api_nvml.options import NvmlOptions
 from device_api_nvml.provider import NvmlProvider
 
 from device_api_core.errors import InvalidArgument, LimitExceeded, NotFound, SinkClosed
-from device_api_core.resources import Condition, ConditionStatus, GpuSpec
+from device_api_core.resources import Condition, ConditionStatus, Gpu, GpuSpec, ObjectMeta
 from device_api_core.validation import check_action, check_condition, check_name, check_spec
 
 TIMEOUT = 10.0
@@ -31,15 +31,16 @@ class Said:
     reason: str
     message: str
     action: str
+    type: str = "NVMLReady"
 
 
 class RecordingSink:
     """The daemon as a provider sees it. ``state`` survives from one run of a provider to the next:
     make the next run's sink with :meth:`restarted`."""
 
-    def __init__(self, types: Sequence[str] = ("NVMLReady",)) -> None:
+    def __init__(self, types: Sequence[str] = NvmlProvider.types) -> None:
         self.specs: dict[str, GpuSpec] = {}
-        self.said: list[Said] = []
+        self.all_said: list[Said] = []
         self.calls: list[str] = []
         self.summary = ""
         self.is_synced = False
@@ -47,7 +48,8 @@ class RecordingSink:
         self.holds: list[tuple[str, ...]] = []
         self.refuse_holds = False
         self._types = types
-        self._state: dict[str, tuple[Condition, str]] = {}
+        self._state: dict[str, dict[str, Condition]] = {}
+        self._actions: dict[str, str] = {}
         self._changed = threading.Condition()
         self._writer: int | None = None
 
@@ -55,13 +57,24 @@ class RecordingSink:
         """What the daemon does when a provider comes again: True is not believed any more."""
         sink = RecordingSink(self._types)
         sink.specs = dict(self.specs)
-        sink.said = list(self.said)
-        for gpu, (condition, action) in self._state.items():
-            kept = condition
-            if condition.status is ConditionStatus.TRUE:
-                kept = replace(condition, status=ConditionStatus.UNKNOWN, reason=lapsed)
-            sink._state[gpu] = (kept, action)
+        sink.all_said = list(self.all_said)
+        sink._actions = dict(self._actions)
+        for gpu, conditions in self._state.items():
+            sink._state[gpu] = {}
+            for type_, condition in conditions.items():
+                kept = condition
+                if condition.status is ConditionStatus.TRUE:
+                    kept = replace(condition, status=ConditionStatus.UNKNOWN, reason=lapsed)
+                sink._state[gpu][type_] = kept
         return sink
+
+    @property
+    def said(self) -> list[Said]:
+        """What was said about NVMLReady."""
+        return [said for said in self.all_said if said.type == "NVMLReady"]
+
+    def gpus(self) -> Sequence[Gpu]:
+        return [Gpu(ObjectMeta(name=name), spec) for name, spec in self.specs.items()]
 
     def register(self, gpu: str, spec: GpuSpec) -> bool:
         self._call("register")
@@ -81,11 +94,13 @@ class RecordingSink:
         with self._changed:
             del self.specs[gpu]
             self._state.pop(gpu, None)
+            self._actions.pop(gpu, None)
 
     def set_condition(
         self, gpu: str, condition: Condition, *, recommended_action: str | None = None
     ) -> None:
-        self._call("set_condition")
+        ready = condition.type == "NVMLReady"
+        self._call("set_condition" if ready else "set_signal")
         self._set([(gpu, condition, recommended_action)])
 
     def set_status(
@@ -108,7 +123,7 @@ class RecordingSink:
 
     def known(self) -> Mapping[str, tuple[Condition, ...]]:
         self._call("known")
-        return {gpu: (condition,) for gpu, (condition, _) in self._state.items()}
+        return {gpu: tuple(conditions.values()) for gpu, conditions in self._state.items()}
 
     def synced(self) -> None:
         self._call("synced")
@@ -142,35 +157,47 @@ class RecordingSink:
                 if gpu not in self.specs:
                     raise NotFound(f"no GPU {gpu}")
             for gpu, condition, action in changes:
-                before = self._state.get(gpu)
-                held = before[1] if before else ""
-                now = (condition, held if action is None else action)
+                held = self._actions.get(gpu, "")
+                before = self._state.setdefault(gpu, {}).get(condition.type), held
+                now = condition, held if action is None else action
                 if before != now:
-                    self._state[gpu] = now
+                    self._state[gpu][condition.type], self._actions[gpu] = now
                     told = (str(condition.status), condition.reason, condition.message, now[1])
-                    self.said.append(Said(time.monotonic(), gpu, *told))
+                    said = Said(time.monotonic(), gpu, *told, condition.type)
+                    self.all_said.append(said)
             self._changed.notify_all()
 
     def wait(self, holds: Callable[[], object], seconds: float = TIMEOUT) -> None:
         with self._changed:
             assert self._changed.wait_for(holds, seconds), f"{self._state}\n{self.summary}"
 
-    def status(self, gpu: str) -> tuple[str, str, str]:
+    def status(self, gpu: str, type_: str = "NVMLReady") -> tuple[str, str, str]:
         """Status, reason and action."""
-        condition, action = self._state[gpu]
-        return str(condition.status), condition.reason, action
+        condition = self._state[gpu][type_]
+        return str(condition.status), condition.reason, self._actions[gpu]
 
-    def message(self, gpu: str) -> str:
-        return self._state[gpu][0].message
+    def message(self, gpu: str, type_: str = "NVMLReady") -> str:
+        return self._state[gpu][type_].message
 
-    def is_(self, gpu: str, status: str, reason: str = "") -> bool:
-        if gpu not in self._state:
+    def types(self, gpu: str) -> set[str]:
+        """What was ever said about the GPU."""
+        return set(self._state[gpu])
+
+    def is_(self, gpu: str, status: str, reason: str = "", type_: str = "NVMLReady") -> bool:
+        if type_ not in self._state.get(gpu, {}):
             return False
-        found = self.status(gpu)
+        found = self.status(gpu, type_)
         return found[0] == status and reason in ("", found[1])
 
-    def wait_for(self, gpu: str, status: str, reason: str = "", seconds: float = TIMEOUT) -> None:
-        self.wait(lambda: self.is_(gpu, status, reason), seconds)
+    def wait_for(
+        self,
+        gpu: str,
+        status: str,
+        reason: str = "",
+        seconds: float = TIMEOUT,
+        type_: str = "NVMLReady",
+    ) -> None:
+        self.wait(lambda: self.is_(gpu, status, reason, type_), seconds)
 
     def keeps(self, happening: Callable[[], None], holds: Callable[[], object]) -> None:
         """Let it happen again and again until it has shown: events may come while the event set is
@@ -211,12 +238,26 @@ class _Update:
         self.set_condition(gpu, condition, recommended_action=recommended_action)
 
 
+class Clock:
+    """Real time, and what a test adds to it."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def add(self, seconds: float) -> None:
+        self.ahead += seconds
+
+
 class Running:
     """A provider in its thread."""
 
-    def __init__(self, options: NvmlOptions, sink: RecordingSink) -> None:
-        self.provider = NvmlProvider(options)
+    def __init__(self, options: NvmlOptions, sink: RecordingSink, clock: Clock) -> None:
+        self.provider = NvmlProvider(options, clock)
         self.sink = sink
+        self.clock = clock
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._error: BaseException | None = None
@@ -255,6 +296,8 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._running: list[Running] = []
+        self.clock = Clock()
+        self.call_seconds = 0.4
         self.nodes: list[FakeNode] = []
         self._closed = 0
 
@@ -265,9 +308,14 @@ class Bench:
 
     def start(self, root: FakeNode | Path, sink: RecordingSink | None = None, **options) -> Running:
         root = root.root if isinstance(root, FakeNode) else root
-        quick = {"poll_seconds": 0.1, "call_seconds": 0.4, "retry_seconds": 0.2}
+        quick = {
+            "poll_seconds": 0.1,
+            "call_seconds": self.call_seconds,
+            "retry_seconds": 0.2,
+            "rare_seconds": 0.1,
+        }
         settings = NvmlOptions(driver_root=str(root), **{**quick, **options})
-        running = Running(settings, sink or RecordingSink())
+        running = Running(settings, sink or RecordingSink(), self.clock)
         self._running.append(running)
         return running
 

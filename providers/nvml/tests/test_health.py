@@ -12,6 +12,7 @@ from device_api_nvml.health import (
     Doubt,
     Fault,
     Health,
+    Story,
     unresponsive,
 )
 from device_api_nvml.recovery import strength
@@ -24,6 +25,7 @@ from device_api_core.validation import check_condition
 
 POLICY = XidPolicy()
 BUILTIN = {row.code: row for row in builtin_table()}
+STORY = Story(burst_seconds=60.0, notice_seconds=10.0)
 WELL = Health(probe=None, watch=None)
 CODES = st.sampled_from([*BUILTIN, 999, 3, 180])
 BENIGN = CODES.filter(lambda code: POLICY[code].effect is not Effect.FATAL)
@@ -39,13 +41,12 @@ def doubts(health: Health, doubt: Doubt | None) -> Health:
 
 
 AWKWARD = st.one_of(
-    BENIGN.map(lambda code: lambda h: h.hit(POLICY[code], 10.0)),
-    FATAL.map(lambda code: lambda h: h.hit(POLICY[code], 10.0)),
+    BENIGN.map(lambda code: lambda h: h.hit(POLICY[code], 0.0, STORY)),
+    FATAL.map(lambda code: lambda h: h.hit(POLICY[code], 0.0, STORY)),
     st.sampled_from([LOST, NOT_FOUND, RESET_REQUIRED]).map(lambda f: lambda h: h.struck(f)),
     st.sampled_from([None, AWAITED, unresponsive("GPU", 1), Doubt("NvmlError", "999")]).map(
         lambda d: lambda h: doubts(h, d)
     ),
-    st.integers(0, 9).map(lambda value: lambda h: h.advised(value)),
     st.sampled_from([None, AWAITED]).map(lambda d: lambda h: replace(h, watch=d)),
     st.just(lambda h: h.current(99.0)),
     st.just(restarted),
@@ -54,7 +55,7 @@ AWKWARD = st.one_of(
 
 @given(FATAL, st.lists(AWKWARD, max_size=30))
 def test_nothing_but_evidence_turns_false_into_anything_else(code, steps):
-    health = WELL.hit(POLICY[code], 10.0)
+    health = WELL.hit(POLICY[code], 0.0, STORY)
     power = strength(health.action)
     for step in steps:
         health = step(health)
@@ -70,7 +71,7 @@ def test_nothing_but_evidence_turns_false_into_anything_else(code, steps):
 def test_benign_codes_never_make_a_gpu_unready(codes):
     health = WELL
     for code in codes:
-        health = health.hit(POLICY[code], 10.0)
+        health = health.hit(POLICY[code], 0.0, STORY)
     assert health.condition.status is ConditionStatus.TRUE
     assert health.current(11.0).condition == WELL.condition
 
@@ -79,7 +80,7 @@ def test_benign_codes_never_make_a_gpu_unready(codes):
 def test_the_strongest_action_wins_and_the_first_of_it_keeps_the_reason(codes):
     health = WELL
     for code in codes:
-        health = health.hit(POLICY[code], 10.0)
+        health = health.hit(POLICY[code], 0.0, STORY)
     best = max(strength(POLICY[code].action) for code in codes)
     first = next(code for code in codes if strength(POLICY[code].action) == best)
     assert health.condition.reason == f"Xid{first}"
@@ -90,7 +91,7 @@ def test_the_strongest_action_wins_and_the_first_of_it_keeps_the_reason(codes):
 def test_a_restart_changes_nothing_about_a_fault(codes, fault):
     health = WELL.struck(fault)
     for code in codes:
-        health = health.hit(POLICY[code], 10.0)
+        health = health.hit(POLICY[code], 0.0, STORY)
     again = replace(restarted(health), probe=None)
     assert again.condition == health.condition
     assert again.action == health.action
@@ -98,7 +99,7 @@ def test_a_restart_changes_nothing_about_a_fault(codes, fault):
 
 @given(st.lists(AWKWARD, max_size=10), FATAL)
 def test_after_an_operators_word_a_good_look_makes_it_true(steps, code):
-    health = WELL.hit(POLICY[code], 10.0)
+    health = WELL.hit(POLICY[code], 0.0, STORY)
     for step in steps:
         health = step(health)
     lifted = health.lifted()

@@ -90,7 +90,7 @@ class History:
 
 @pytest.mark.timeout(120)
 @settings(
-    max_examples=15,
+    max_examples=10,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

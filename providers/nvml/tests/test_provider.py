@@ -276,9 +276,9 @@ def test_what_the_driver_wants_is_a_fault(bench):
     sink = bench.ready(node).sink
     first, second = names(node)
     node.health.ask_for(1, RecoveryAction.NODE_REBOOT)
-    sink.wait_for(second, "False", "RecoveryActionRequired")
-    assert sink.status(second)[2] == "RESTART_BM"
-    assert sink.status(first)[0] == "True"
+    sink.wait_for(second, "False", "RecoveryActionRequired", type_="RecoveryActionNone")
+    assert sink.status(second) == ("True", "Initialized", "RESTART_BM")
+    assert sink.status(first) == ("True", "Initialized", "")
 
 
 def test_the_drivers_stronger_wish_is_recommended_with_the_xids_reason(bench):
@@ -296,7 +296,7 @@ def test_xid_154_asks_the_driver_at_once(bench):
     sink = bench.ready(node, poll_seconds=30.0).sink
     node.health.ask_for(0, RecoveryAction.GPU_RESET)
     node.inject_xid(0, 154)
-    sink.wait_for(names(node)[0], "False", "RecoveryActionRequired")
+    sink.wait_for(names(node)[0], "False", type_="RecoveryActionNone")
 
 
 def test_faults_survive_a_restart_of_the_provider(bench):

@@ -1,0 +1,40 @@
+"""The log lines about GPUs: one for each change, with its evidence."""
+
+from __future__ import annotations
+
+import logging
+
+from device_api_core.resources import Condition, ConditionStatus, GpuSpec
+from device_api_nvml.board import Board
+
+_log = logging.getLogger(__name__)
+
+
+def recovery(board: Board, type_: str, reason: str, evidence: str) -> None:
+    extra = {"gpu": board.name, "reason": reason, "evidence": evidence}
+    _log.info("%s recovered", type_, extra=extra)
+
+
+def mig(board: Board, spec: GpuSpec) -> None:
+    before = board.spec.mig_mode if board.spec else ""
+    if before and spec.mig_mode != before:
+        _log.info("MIG mode is %s", spec.mig_mode or "unknown", extra={"gpu": board.name})
+
+
+def change(board: Board, condition: Condition, action: str) -> None:
+    before = board.told.get(condition.type)
+    if before and (before[0].status, before[0].reason) == (condition.status, condition.reason):
+        return
+    level = logging.INFO if condition.status is ConditionStatus.TRUE else logging.WARNING
+    _log.log(
+        level,
+        "%s is %s",
+        condition.type,
+        condition.status,
+        extra={
+            "gpu": board.name,
+            "reason": condition.reason,
+            "detail": condition.message,
+            "action": action,
+        },
+    )
