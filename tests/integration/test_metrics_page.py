@@ -41,7 +41,9 @@ PER_PROVIDER = [
 @pytest.fixture
 def nvml_server(start: Start, directory: Path) -> Server:
     """A server whose plugin called nvml is a plain one."""
-    installed = Installed(directory / "plugins").add("nvml", good("nvml"), distribution="device_api_nvml")
+    installed = Installed(directory / "plugins").add(
+        "nvml", good("nvml"), distribution="device_api_nvml"
+    )
     server = start("--provider=nvml", "--node-name=node-7", plugins=installed.directory)
     return server.wait_serving()
 

@@ -170,7 +170,9 @@ def test_a_bad_command_line_is_refused(
 
 
 def test_the_nvml_flags_become_options_of_that_provider(start: Start, directory: Path) -> None:
-    installed = Installed(directory / "plugins").add("nvml", good("nvml"), distribution="device_api_nvml")
+    installed = Installed(directory / "plugins").add(
+        "nvml", good("nvml"), distribution="device_api_nvml"
+    )
     (directory / "server.toml").write_text(
         '[providers.nvml]\ndriver_root = "file"\nextra = "kept"\n'
     )
