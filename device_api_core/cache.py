@@ -47,11 +47,6 @@ class DeviceCache:
         self._version = hub.version
         self._list_bytes = 0
         self._list_response: bytes | None = None
-        counted = ("register", "unregister", "update_status", "update_condition")
-        self._update_counts = {op: metrics.updates.labels(op) for op in counted}
-        self._event_counts = {
-            t: metrics.watch_events.labels(t) for t in ("ADDED", "MODIFIED", "DELETED")
-        }
 
     def __repr__(self) -> str:
         return f"<DeviceCache {len(self._entries)} GPUs at version {self._version}>"
@@ -118,7 +113,7 @@ class DeviceCache:
             merged = merge_spec(known.spec, spec)
             entry = replace(known, spec=merged, registrants=known.registrants | {provider_id})
         self._install(self._prepare([entry]))
-        self._update_counts["register"].inc()
+        self._metrics.updates["register"] += 1
         return known is None, self._entries[name].version
 
     def apply(self, provider_id: str, changes: Sequence[Change]) -> dict[str, int]:
@@ -135,14 +130,14 @@ class DeviceCache:
             except Conflict as conflict:
                 self._note_forgery(provider_id, change, conflict)
                 raise
-            staged[change.gpu] = replace(entry, health=health)
+            staged[change.gpu] = entry.with_health(health)
         self._install(self._prepare(e for e in staged.values() if not e.abandoned))
         for name, entry in staged.items():
             if entry.abandoned:
                 self._remove_abandoned(self._entries[name])
         for change in changes:
             single = isinstance(change, SetCondition)
-            self._update_counts["update_condition" if single else "update_status"].inc()
+            self._metrics.updates["update_condition" if single else "update_status"] += 1
         return {
             name: self._entries[name].version if name in self._entries else self._version
             for name in staged
@@ -163,7 +158,7 @@ class DeviceCache:
             self._remove(entry)
             text = "the GPU was removed whole"
             self._events.record(Kind.OPERATOR, "GpuUnregistered", text, gpu=name, warning=True)
-        self._update_counts["unregister"].inc()
+        self._metrics.updates["unregister"] += 1
         return entry is not None
 
     def withdraw(self, name: str, provider_id: str) -> bool:
@@ -173,7 +168,7 @@ class DeviceCache:
         if entry is not None:
             health = conditions.withdraw(entry.health, provider_id, self._wall())
             removed = self._keep_or_remove(entry, health, provider_id)
-        self._update_counts["unregister"].inc()
+        self._metrics.updates["unregister"] += 1
         return removed
 
     def forget(self, provider_id: str) -> tuple[int, int]:
@@ -216,7 +211,8 @@ class DeviceCache:
             list_bytes=self._list_bytes,
             refusable=refusable,
         )
-        self._metrics.messages_cut.inc(step.cut)
+        if step.cut:
+            self._metrics.messages_cut.inc(step.cut)
         return step
 
     def _install(self, step: Step) -> int:
@@ -228,7 +224,7 @@ class DeviceCache:
             if known is not None and entry.version == known.version:
                 continue
             changed += 1
-            if entry.spec.uuid:
+            if entry.spec.uuid and (known is None or known.spec is not entry.spec):
                 self._names_by_uuid[entry.spec.uuid.casefold()] = entry.name
             self._publish("MODIFIED" if known else "ADDED", entry, entry.version)
             self._record_transitions(entry, known)
@@ -258,7 +254,7 @@ class DeviceCache:
         self._version = version
         self._list_response = None
         self._hub.publish(version, codec.watch_response(event_type, entry.item))
-        self._event_counts[event_type].inc()
+        self._metrics.watch_events[event_type] += 1
         self._version_reached(version)
 
     def _check_uuid(self, name: str, spec: GpuSpec, known: Entry | None) -> None:

@@ -30,6 +30,9 @@ _STATUSES = {status.value: status for status in ConditionStatus}
 _FIELD_1, _FIELD_2, _FIELD_3 = b"\x0a", b"\x12", b"\x1a"
 _VARINT_FIELD_4 = b"\x20"
 
+_ONE_BYTE = tuple(bytes((number,)) for number in range(0x80))
+"""The varints of one byte, which most lengths are."""
+
 
 def decode(kind: type[M], data: bytes) -> M:
     """Parse a request. Raises ``InvalidArgument`` if the bytes are not such a message."""
@@ -100,15 +103,14 @@ def encode_condition(condition: Condition) -> bytes:
     """A condition as a field of ``GpuStatus``, ready to be joined with its siblings."""
     message = gpu_pb2.Condition(
         type=condition.type,
-        status=condition.status.value,
+        status=condition.status,
         reason=condition.reason,
         message=condition.message,
         provider_id=condition.provider_id,
     )
     if condition.last_transition_time is not None:
-        seconds, nanos = divmod(condition.last_transition_time, NANOS)
-        message.last_transition_time.seconds = seconds
-        message.last_transition_time.nanos = nanos
+        stamp = message.last_transition_time
+        stamp.seconds, stamp.nanos = divmod(condition.last_transition_time, NANOS)
     return _delimited(_FIELD_1, message.SerializeToString())
 
 
@@ -118,7 +120,9 @@ def encode_item(
     """A GPU as an item of ``GpuList``, from an encoded spec and encoded conditions. The same bytes
     are the object of a ``WatchGpusResponse``."""
     meta = _text(_FIELD_1, name) + _text(_FIELD_2, str(version))
-    status = b"".join(conditions) + _text(_FIELD_2, recommended_action)
+    status = b"".join(conditions)
+    if recommended_action:
+        status += _text(_FIELD_2, recommended_action)
     return _delimited(
         _FIELD_2,
         _delimited(_FIELD_1, meta)
@@ -156,13 +160,12 @@ def _text(tag: bytes, text: str) -> bytes:
 
 
 def _delimited(tag: bytes, payload: bytes) -> bytes:
-    return tag + _varint(len(payload)) + payload
+    size = len(payload)
+    return tag + (_ONE_BYTE[size] if size < 0x80 else _varint(size)) + payload
 
 
 def _varint(number: int) -> bytes:
-    if number < 0x80:
-        return bytes((number,))
-    encoded = bytearray()
+    encoded = []
     while number >= 0x80:
         encoded.append(number & 0x7F | 0x80)
         number >>= 7

@@ -7,7 +7,7 @@ one (or the same object, if nothing changed). Times are nanoseconds since the Un
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from device_api_core.errors import Conflict, NotFound
 from device_api_core.resources import READY, Condition, ConditionStatus
@@ -53,21 +53,25 @@ class Health:
 
     ``conditions`` are sorted by type and owner. A condition of type Ready in it is its owner's
     *opinion*; every other type occurs once. ``actions`` are in the order in which they were given.
-    ``ready`` is computed from all conditions.
+    ``ready`` is computed from all conditions. ``published`` is what readers see: ``ready`` first,
+    then every condition but the opinions.
     """
 
     conditions: tuple[Condition, ...]
     actions: tuple[Action, ...]
     ready: Condition
+    published: tuple[Condition, ...] = field(init=False, compare=False, repr=False)
 
-    @property
-    def published(self) -> tuple[Condition, ...]:
-        """What readers see: the computed Ready first, then every condition but the opinions."""
-        return (self.ready, *(c for c in self.conditions if c.type != READY))
+    def __post_init__(self) -> None:
+        # Kept, for a write looks at it several times.
+        published = (self.ready, *[c for c in self.conditions if c.type != READY])
+        object.__setattr__(self, "published", published)
 
     @property
     def recommended_action(self) -> str:
         """The strongest action of the providers that have a condition which is not True."""
+        if not self.actions:
+            return ""
         doubting = {c.provider_id for c in self.conditions if c.status is not _TRUE}
         shown = [a for a in self.actions if a.provider_id in doubting and action_strength(a.action)]
         if not shown:
@@ -94,8 +98,11 @@ def set_condition(health: Health, new: Condition, now: int) -> Health:
     entered = _enter(previous, new, now)
     if entered is previous:
         return health
-    kept = [c for c in health.conditions if c is not previous]
-    return _with_conditions(health, [*kept, entered], now)
+    if previous is None:
+        return _with_conditions(health, [*health.conditions, entered], now)
+    # Type and owner stay, so that the order does too.
+    ordered = tuple([entered if c is previous else c for c in health.conditions])
+    return Health(ordered, health.actions, _ready(ordered, health.ready, now))
 
 
 def set_status(
@@ -213,8 +220,11 @@ def _enter(previous: Condition | None, new: Condition, now: int) -> Condition:
         time = previous.last_transition_time
     elif time is None or time > now or (previous is not None and time < _time(previous)):
         time = now
-    entered = Condition(new.type, new.status, new.reason, new.message, time, new.provider_id)
-    return previous if previous is not None and entered == previous else entered
+    if previous is not None and time == previous.last_transition_time:
+        same = new.status is previous.status and new.reason == previous.reason
+        if same and new.message == previous.message:
+            return previous
+    return Condition(new.type, new.status, new.reason, new.message, time, new.provider_id)
 
 
 def _map(health: Health, change: Callable[[Condition], Condition], now: int) -> Health:
@@ -242,16 +252,17 @@ def _ready(conditions: tuple[Condition, ...], previous: Condition | None, now: i
     if previous is not None and unchanged:
         if previous.reason == reason and previous.message == message:
             return previous
-        return replace(previous, reason=reason, message=message)
+        return Condition(READY, worst, reason, message, previous.last_transition_time)
     return Condition(READY, worst, reason, message, now)
 
 
 def _worst(conditions: tuple[Condition, ...]) -> tuple[ConditionStatus, str, str]:
-    for status in (_FALSE, _UNKNOWN):
-        bad = [c for c in conditions if c.status is status]
-        if bad:
+    bad = [c for c in conditions if c.status is not _TRUE]
+    for status in (_FALSE, _UNKNOWN) if bad else ():
+        worst = [c for c in bad if c.status is status]
+        if worst:
             # Newest first; among equals the first by type and owner, which is how they are sorted.
-            shown = max(bad, key=_time)
+            shown = max(worst, key=_time)
             return status, shown.reason, shown.message
     if not conditions:
         return _UNKNOWN, "NoConditions", "no provider has reported the health of this GPU yet"

@@ -43,7 +43,7 @@ class Entry:
         if self.health is other.health and self.spec is other.spec:
             return True
         return (
-            self.spec == other.spec
+            (self.spec is other.spec or self.spec == other.spec)
             and self.health.published == other.health.published
             and self.health.recommended_action == other.health.recommended_action
         )
@@ -73,6 +73,20 @@ class Entry:
     def fault(self) -> Condition | None:
         """A condition that is False, if there is one."""
         return next((c for c in self.health.conditions if c.status is ConditionStatus.FALSE), None)
+
+    def with_health(self, health: Health) -> Entry:
+        """The entry as it is after a change, not encoded yet."""
+        # A tenth of a write's cost would be in dataclasses.replace.
+        return Entry(
+            self.name,
+            self.spec,
+            self.registrants,
+            health,
+            self.version,
+            self.spec_bytes,
+            self.parts,
+            self.item,
+        )
 
     def belongs_to(self, provider_id: str) -> bool:
         """Whether the provider registered the GPU or owns a condition on it."""
@@ -133,17 +147,27 @@ def merge_spec(known: GpuSpec, new: GpuSpec) -> GpuSpec:
     return replace(known, **differing) if differing else known
 
 
+def _parts(published: tuple[Condition, ...], previous: Entry | None) -> tuple[bytes, ...]:
+    if previous is None or len(previous.parts) != len(published):
+        return tuple([codec.encode_condition(c) for c in published])
+    return tuple(
+        [
+            part if c is known else codec.encode_condition(c)
+            for c, known, part in zip(
+                published, previous.health.published, previous.parts, strict=True
+            )
+        ]
+    )
+
+
 def encoded(entry: Entry, previous: Entry | None, version: int) -> Entry:
     """The entry with its version and bytes. Parts that ``previous`` has already are reused."""
-    known: dict[int, bytes] = {}
-    spec_bytes = b""
-    if previous is not None:
-        published = zip(previous.health.published, previous.parts, strict=True)
-        known = {id(c): part for c, part in published}
-        spec_bytes = previous.spec_bytes if previous.spec is entry.spec else b""
     health = entry.health
-    parts = tuple(known.get(id(c)) or codec.encode_condition(c) for c in health.published)
-    spec_bytes = spec_bytes or codec.encode_spec(entry.spec)
+    if previous is not None and previous.spec is entry.spec:
+        spec_bytes = previous.spec_bytes
+    else:
+        spec_bytes = codec.encode_spec(entry.spec)
+    parts = _parts(health.published, previous)
     item = codec.encode_item(entry.name, version, spec_bytes, parts, health.recommended_action)
     return Entry(
         entry.name, entry.spec, entry.registrants, health, version, spec_bytes, parts, item

@@ -8,11 +8,18 @@ sets, provider ids at most ``leases.MAX_PROVIDERS``.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 PREFIX = "device_api_server_"
@@ -50,6 +57,31 @@ class Observation:
     providers: tuple[ProviderObservation, ...]
 
 
+class Calls:
+    """The finished calls of one gRPC method, by code, and how long they took.
+
+    Counted on the event loop and read there by a scrape, so plain numbers do. A library counter's
+    lock and look-up of labels would cost more than a whole read of the cache.
+    """
+
+    __slots__ = ("buckets", "codes", "seconds")
+
+    def __init__(self) -> None:
+        self.codes: dict[str, int] = {}
+        self.buckets = [0] * (len(_BUCKETS) + 1)
+        self.seconds = 0.0
+
+    def finished(self, code: str, seconds: float) -> None:
+        """Count a call."""
+        self.ended(code)
+        self.buckets[bisect_left(_BUCKETS, seconds)] += 1
+        self.seconds += seconds
+
+    def ended(self, code: str) -> None:
+        """Count the end of a watch, whose duration says nothing."""
+        self.codes[code] = self.codes.get(code, 0) + 1
+
+
 class Metrics:
     """The metric families on ``registry``. Attributes are the families to record on."""
 
@@ -58,18 +90,12 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry
         self._info = {"version": version, "python_version": platform.python_version(), "node": node}
-        self.updates = Counter(
-            f"{PREFIX}cache_updates",
-            "Successful writes to the cache, those that changed nothing included.",
-            ["operation"],
-            registry=registry,
+        self.updates = dict.fromkeys(
+            ("register", "unregister", "update_status", "update_condition"), 0
         )
-        self.watch_events = Counter(
-            f"{PREFIX}watch_events",
-            "Changes published to watchers, by event type.",
-            ["type"],
-            registry=registry,
-        )
+        self.watch_events = dict.fromkeys(("ADDED", "MODIFIED", "DELETED"), 0)
+        self._calls: dict[str, Calls] = {}
+        registry.register(_Counts(self.updates, self.watch_events, self._calls))
         self.refused_forgeries = Counter(
             f"{PREFIX}refused_false",
             "Writes of False that were refused because another provider owns the condition.",
@@ -86,19 +112,6 @@ class Metrics:
             "Texts of new faults that were cut because there was no room for them.",
             registry=registry,
         )
-        self.grpc_requests = Counter(
-            f"{PREFIX}grpc_requests",
-            "Finished gRPC calls.",
-            ["method", "code"],
-            registry=registry,
-        )
-        self.grpc_duration = Histogram(
-            f"{PREFIX}grpc_request_duration_seconds",
-            "Duration of gRPC calls, watches excluded.",
-            ["method"],
-            buckets=_BUCKETS,
-            registry=registry,
-        )
         self.heartbeats = Counter(
             f"{PREFIX}provider_heartbeat",
             "Heartbeats received.",
@@ -111,10 +124,10 @@ class Metrics:
             ["provider_id"],
             registry=registry,
         )
-        for operation in ("register", "unregister", "update_status", "update_condition", "set"):
-            self.updates.labels(operation)
-        for event_type in ("ADDED", "MODIFIED", "DELETED"):
-            self.watch_events.labels(event_type)
+
+    def calls(self, method: str) -> Calls:
+        """The record of one gRPC method."""
+        return self._calls.setdefault(method, Calls())
 
     def observe(self, source: Callable[[], Observation]) -> None:
         """Read the gauges from ``source`` at every scrape."""
@@ -124,6 +137,34 @@ class Metrics:
         """Drop the series of a provider that is gone for good."""
         for family in (self.updates_aborted, self.heartbeats, self.heartbeat_timeouts):
             family.remove(provider_id)
+
+
+class _Counts(Collector):
+    """What is counted with every write and every call."""
+
+    def __init__(
+        self, updates: dict[str, int], watch_events: dict[str, int], calls: dict[str, Calls]
+    ) -> None:
+        self._updates = updates
+        self._watch_events = watch_events
+        self._calls = calls
+
+    def collect(self) -> Iterable[Metric]:
+        updates = CounterMetricFamily(
+            f"{PREFIX}cache_updates",
+            "Successful writes to the cache, those that changed nothing included.",
+            labels=["operation"],
+        )
+        for operation, count in self._updates.items():
+            updates.add_metric([operation], count)
+        events = CounterMetricFamily(
+            f"{PREFIX}watch_events",
+            "Changes published to watchers, by event type.",
+            labels=["type"],
+        )
+        for event_type, count in self._watch_events.items():
+            events.add_metric([event_type], count)
+        return (updates, events, *_call_families(self._calls))
 
 
 class _State(Collector):
@@ -152,6 +193,25 @@ class _State(Collector):
         yield _counter("state_write_failures", "Failed state writes.", now.state_write_failures)
         yield from _nvml_gauges(now.providers)
         yield from _provider_families(now.providers)
+
+
+def _call_families(calls: Mapping[str, Calls]) -> Iterable[Metric]:
+    requests = CounterMetricFamily(
+        f"{PREFIX}grpc_requests", "Finished gRPC calls.", labels=["method", "code"]
+    )
+    durations = HistogramMetricFamily(
+        f"{PREFIX}grpc_request_duration_seconds",
+        "Duration of gRPC calls, watches excluded.",
+        labels=["method"],
+    )
+    bounds = (*(str(bound) for bound in _BUCKETS), "+Inf")
+    for method, record in calls.items():
+        for code, count in record.codes.items():
+            requests.add_metric([method, code], count)
+        if any(record.buckets):
+            buckets = list(zip(bounds, accumulate(record.buckets), strict=True))
+            durations.add_metric([method], buckets, record.seconds)
+    return requests, durations
 
 
 def _gauges(now: Observation) -> Iterable[Metric]:

@@ -69,7 +69,7 @@ def prepare(
             fitting = _within_limits(new, known, room)
         else:
             fitting = _within_room(new, known, room - LIST_RESERVE_BYTES)
-        if known is not None and fitting.looks_like(known):
+        if fitting is not new and known is not None and fitting.looks_like(known):
             # It was cut before, and to the same text.
             installs.append((_keeping(known, fitting), known))
             continue
@@ -83,9 +83,12 @@ def prepare(
 def status_changes(before: Health | None, after: Health) -> list[tuple[str, Condition]]:
     """The conditions whose status changed, each with the status it had (``""`` if it is new). A
     new True is no news."""
-    was = {(c.type, c.provider_id): c for c in before.conditions} if before else {}
+    known = before.conditions if before else ()
+    same = set(map(id, known))
+    new = [c for c in after.conditions if id(c) not in same]
+    was = {(c.type, c.provider_id): c for c in known} if new else {}
     changed: list[tuple[str, Condition]] = []
-    for c in after.conditions:
+    for c in new:
         old = was.get((c.type, c.provider_id))
         if old is None and c.status is not ConditionStatus.TRUE:
             changed.append(("", c))

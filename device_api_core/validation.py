@@ -142,6 +142,8 @@ def check_spec(spec: GpuSpec, field: str = "spec") -> None:
 def shortened(text: str, limit: int) -> str:
     """The text for the wire whatever it is: without lone surrogates, and no more than ``limit``
     bytes of UTF-8."""
+    if text.isascii():
+        return text[:limit]
     return text.encode(errors="replace")[:limit].decode(errors="ignore")
 
 

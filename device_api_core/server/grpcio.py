@@ -23,7 +23,6 @@ from device_api_core.server.transport import (
     Method,
     ServerStream,
     Unary,
-    answer,
     count_stream,
     internal,
     recorded,
@@ -143,9 +142,11 @@ def _handler(method: Method, metrics: Metrics) -> grpc.RpcMethodHandler[Any, Any
 
 
 def _unary(method: Unary, metrics: Metrics) -> Any:
+    calls = metrics.calls(method.name)
+
     async def handle(request: bytes, context: Context) -> bytes:
         try:
-            return await answer(method, request, metrics)
+            return await recorded(method, method.call(request), calls)
         except DeviceApiError as error:
             await _abort(context, error)
             raise
@@ -154,9 +155,11 @@ def _unary(method: Unary, metrics: Metrics) -> Any:
 
 
 def _exchange(method: Exchange, metrics: Metrics) -> Any:
+    calls = metrics.calls(method.name)
+
     async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
         try:
-            await recorded(method, method.run(requests, context.write), metrics)
+            await recorded(method, method.run(requests, context.write), calls)
         except DeviceApiError as error:
             await _abort(context, error)
 

@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from typing import Protocol, TypeVar
 
 from device_api_core.errors import DeviceApiError, SettingsError
-from device_api_core.metrics import Metrics
+from device_api_core.metrics import Calls, Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -125,12 +125,7 @@ def load_transport(name: str) -> Transport:
     return chosen
 
 
-async def answer(method: Unary, request: bytes, metrics: Metrics) -> bytes:
-    """Call a unary method and record it. Raises nothing but :class:`DeviceApiError`."""
-    return await recorded(method, method.call(request), metrics)
-
-
-async def recorded(method: Method, call: Awaitable[Result], metrics: Metrics) -> Result:
+async def recorded(method: Method, call: Awaitable[Result], calls: Calls) -> Result:
     """Wait for a call and record its end. Raises nothing but :class:`DeviceApiError`."""
     started = time.perf_counter()
     code = "CANCELLED"
@@ -146,8 +141,7 @@ async def recorded(method: Method, call: Awaitable[Result], metrics: Metrics) ->
         code = DeviceApiError.code
         raise internal(method) from error
     finally:
-        metrics.grpc_requests.labels(method.name, code).inc()
-        metrics.grpc_duration.labels(method.name).observe(time.perf_counter() - started)
+        calls.finished(code, time.perf_counter() - started)
     return response
 
 
@@ -159,7 +153,7 @@ def internal(method: Method) -> DeviceApiError:
 
 def count_stream(method: ServerStream, error: DeviceApiError | None, metrics: Metrics) -> None:
     """Record the end of a stream: how it ended, not how long it was open."""
-    metrics.grpc_requests.labels(method.name, error.code if error else "CANCELLED").inc()
+    metrics.calls(method.name).ended(error.code if error else "CANCELLED")
 
 
 def trailing_metadata(error: DeviceApiError) -> Sequence[tuple[str, str]]:
