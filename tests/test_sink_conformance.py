@@ -23,6 +23,7 @@ from device_api_core.errors import (
     UpdateAborted,
 )
 from device_api_core.resources import ConditionStatus
+from device_api_core.testing.nodes import ProcessNode
 
 HOMES = ("thread", "process", "alone")
 IN_SERVER = ("thread", "process")
@@ -380,6 +381,29 @@ def test_a_process_leaves_nothing_behind(alone_home):
     assert [p.name for p in home.directory.glob(f"{NAME}-*/*.sock")] == ["provider.sock"]
     home.node.stop()
     assert not list(home.directory.glob(f"{NAME}-*"))
+    # Nor does a server that was killed, for longer than until the next one starts.
+    stale = home.directory / f"{NAME}-abcdefgh"
+    stale.mkdir()
+    (stale / "provider.sock.lock").touch()
+    home.node.start()
+    home.started()
+    assert not stale.exists()
+
+
+@own("process", node=ProcessNode)
+def test_a_process_ends_with_its_server(alone_home):
+    home = prepared(alone_home)
+    home.order("hang")
+    home.node.kill()
+    home.until(lambda: has_ended(home.pid))
+
+
+def has_ended(pid):
+    """Whether the process is gone, or waits for nothing but to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 @own("alone")

@@ -51,8 +51,8 @@ class Elsewhere:
             cleared=lambda gpu, type_: self.cleared.put((gpu, type_)),
             monotonic=clock.monotonic,
         )
-        self.presence = Presence(endpoint, self._changed)
         self.here = queue.Queue()
+        self.presence = Presence(endpoint, self._changed)
 
     def _changed(self, here):
         self.sink.server_changed(here)

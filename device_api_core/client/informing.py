@@ -55,6 +55,7 @@ class Informing(Generic[T]):
         probe_seconds: float,
         resync_seconds: float | None,
         synced: Callable[[], object],
+        backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -68,8 +69,9 @@ class Informing(Generic[T]):
         self.progress = Progress()
         self.has_synced = False
         self._synced = synced
+        self._failing = False
         self._lock = threading.Lock()
-        self._reflection = Reflection(self.store, Backoff())
+        self._reflection = Reflection(self.store, backoff or Backoff())
         self._freshness = Freshness(clock, wall)
         self._registrations: list[Registration[T]] = []
 
@@ -152,6 +154,7 @@ class Informing(Generic[T]):
             changes = self._reflection.listed(listed)
             self._freshness.listed(began)
             self._count(lists=self.progress.lists + 1)
+            self._works()
             first, self.has_synced = not self.has_synced, True
             self._distribute(changes, initial=first)
         if first:
@@ -163,6 +166,7 @@ class Informing(Generic[T]):
             change = self._reflection.received(event)
             self._freshness.reached(self.store.snapshot.resource_version)
             self._count(events=self.progress.events + 1)
+            self._works()
             if change is not None:
                 self._distribute([change])
 
@@ -175,10 +179,12 @@ class Informing(Generic[T]):
                 # An indexer may have raised in the middle of a change.
                 self._reflection.distrust()
             self._reflection.failed(error)
-        if isinstance(error, DeviceApiError):
-            logger.warning("%s informer: %s", self.kind.name, error)
-        else:
-            logger.error("%s informer: a defect", self.kind.name, exc_info=error)
+            failing, self._failing = self._failing, True
+        if not isinstance(error, DeviceApiError):
+            logger.error("the %s informer met a defect", self.kind.name, exc_info=error)
+        elif not failing:
+            # Once for an outage, however many attempts it takes.
+            logger.warning("the %s informer lost its watch: %s", self.kind.name, error)
 
     # --- probes
 
@@ -199,6 +205,11 @@ class Informing(Generic[T]):
         self._registrations = [r for r in self._registrations if not r.ended]
         for registration in self._registrations:
             registration.push(changes, initial=initial)
+
+    def _works(self) -> None:
+        if self._failing:
+            self._failing = False
+            logger.info("the %s informer follows the server again", self.kind.name)
 
     def _why(self) -> str:
         error = self.progress.last_error

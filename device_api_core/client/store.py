@@ -1,8 +1,8 @@
 """The local store: what an informer knows, as immutable snapshots that replace one another.
 
 Only the informer writes. A reader takes the present snapshot, one reference, and needs no lock:
-what it holds never changes. A change copies the tables it touches, which for the 1,024 objects
-that a server may have takes some ten microseconds.
+what it holds never changes. A change copies the tables it touches: with the 1,024 objects that a
+server may have, about a tenth of a millisecond; with eight, a few microseconds.
 """
 
 from __future__ import annotations
@@ -63,10 +63,13 @@ class Store(Generic[T]):
         """Hold exactly these objects. Returns how they differ from those before: first what is
         gone, then the others by name."""
         before = self.snapshot.objects
-        now = {o.metadata.name: o for o in listed.items}
+        # What is equal stays the same object: a chain of values, and nothing new to keep in memory.
+        now = {o.metadata.name: _same(before.get(o.metadata.name), o) for o in listed.items}
         changes = [Change(old, None) for name, old in before.items() if name not in now]
         changes += [
-            Change(before.get(name), new) for name, new in now.items() if before.get(name) != new
+            Change(before.get(name), new)
+            for name, new in now.items()
+            if before.get(name) is not new
         ]
         indexes = {name: _index(i, now.values()) for name, i in self.indexers.items()}
         self._install(now, indexes, listed.resource_version)
@@ -131,6 +134,10 @@ class Store(Generic[T]):
         version: int,
     ) -> None:
         self.snapshot = Snapshot(_frozen(objects), _frozen(indexes), version)
+
+
+def _same(old: T | None, new: T) -> T:
+    return old if old is not None and old == new else new
 
 
 def _index(indexer: Indexer[T], objects: Iterable[T]) -> Mapping[str, frozenset[str]]:

@@ -31,8 +31,9 @@ A provider is a Python package with one entry point and one class::
     def device_api_provider(options):
         return FanProvider()
 
-``device-api providers`` then lists it, and ``device-api-server --provider fan`` runs it. The whole
-contract is :mod:`device_api_core.plugins.spec`.
+``device-api providers`` then lists it, and ``device-api-server --provider fan`` runs it;
+``device-api providers new fan`` writes such a package with its tests
+(:mod:`device_api_core.testing`). The whole contract is :mod:`device_api_core.plugins.spec`.
 """
 
 from device_api_core.plugins.options import InvalidOption, read_options

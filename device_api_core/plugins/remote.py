@@ -1,6 +1,5 @@
 """The sink of a provider that runs in another process than the server.
 
-It keeps the contract of :class:`~device_api_core.plugins.sink.ThreadSink` over ProviderService.
 What a thread gets from sharing the server's process, this makes up for: a call waits until a server
 has acknowledged it, and a server that forgot is told everything again.
 """
@@ -66,7 +65,8 @@ class RemoteSink(CheckedSink[_Hold]):
     ) -> None:
         super().__init__(provider_id, types)
         self._clients = clients
-        self._interval_seconds = interval_seconds
+        self._beat_seconds = interval_seconds / _BEATS_PER_INTERVAL
+        self._allowed_seconds = LEASE_INTERVALS * interval_seconds
         self._monotonic = monotonic
         self._talk = Conversation(
             provider_id,
@@ -91,15 +91,14 @@ class RemoteSink(CheckedSink[_Hold]):
 
     @property
     def is_synced(self) -> bool:
-        """Whether the provider has said that everything was reported."""
+        """Whether the provider has said so."""
         return self._talk.synced
 
     @property
     def is_silent(self) -> bool:
         """Whether the provider has missed its intervals, and not because it waits for a server."""
-        allowed = LEASE_INTERVALS * self._interval_seconds
         heard = self._started if self._called is None else self._called
-        return not self._calling and self._monotonic() - heard > allowed
+        return not self._calling and self._monotonic() - heard > self._allowed_seconds
 
     def close(self, why: str) -> None:
         """Take nothing more, and release the threads that wait."""
@@ -121,16 +120,14 @@ class RemoteSink(CheckedSink[_Hold]):
         self._wake.set()
         with self._turn:
             if self._talk.behind and not self._is_overdue():
-                with suppress(_Away, SinkClosed):
-                    self._try(self._talk.replay)
+                self._replay_unasked()
 
     def fail(self, reason: str, message: str) -> None:
         """The provider is no longer believed: its True becomes Unknown, now or as soon as a server
         is there."""
         with self._turn:
             self._talk.mirror.lapse(reason, message)
-            with suppress(_Away, SinkClosed):
-                self._try(self._talk.replay)
+            self._replay_unasked()
 
     def operator_cleared(self, gpu: str, type_: str) -> bool:
         """An operator has cleared a condition: do not say it again on the provider's behalf.
@@ -232,6 +229,15 @@ class RemoteSink(CheckedSink[_Hold]):
         self._replay()
         return send()
 
+    def _replay_unasked(self) -> None:
+        try:
+            self._try(self._talk.replay)
+        except (_Away, SinkClosed):
+            return
+        except DeviceApiError as error:
+            # Of a server that runs it itself, say. The provider meets the same.
+            logger.warning("the server refuses this provider", extra={"error": error.message})
+
     def _replay(self) -> None:
         if self._is_overdue():
             self._disbelieve()
@@ -276,18 +282,15 @@ class RemoteSink(CheckedSink[_Hold]):
         self._beaten = self._monotonic()
 
     def _beat_is_due(self) -> bool:
-        every = self._interval_seconds / _BEATS_PER_INTERVAL
-        return self._beaten is None or self._monotonic() - self._beaten >= every
+        return self._beaten is None or self._monotonic() - self._beaten >= self._beat_seconds
 
     def _is_overdue(self) -> bool:
         """Whether what the provider once saw is too old to be vouched for."""
-        allowed = LEASE_INTERVALS * self._interval_seconds
-        return self._called is None or self._monotonic() - self._called > allowed
+        return self._called is None or self._monotonic() - self._called > self._allowed_seconds
 
     def _disbelieve(self) -> None:
-        seconds = LEASE_INTERVALS * self._interval_seconds
-        message = f"nothing was heard from provider {self._provider_id} for {seconds:g} s"
-        self._talk.mirror.lapse("ProviderLost", message)
+        silence = f"provider {self._provider_id} for {self._allowed_seconds:g} s"
+        self._talk.mirror.lapse("ProviderLost", f"nothing was heard from {silence}")
 
 
 def _is_absence(error: Exception) -> bool:

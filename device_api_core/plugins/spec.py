@@ -33,8 +33,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Update(Protocol):
-    """Changes that become visible together when the held update ends. Nothing is checked or
-    applied before; a refused change makes leaving the ``with`` block raise and drops them all."""
+    """Changes that become visible together when the held update ends. A wrong value is refused at
+    once, everything else then; either way it drops them all."""
 
     def set_condition(
         self, gpu: str, condition: Condition, *, recommended_action: str | None = None
@@ -85,8 +85,9 @@ class Sink(Protocol):
         or the last one ended more recently than it had lasted: then write directly."""
 
     def known(self) -> Mapping[str, tuple[Condition, ...]]:
-        """The conditions this provider owns now, by GPU name: at the start of ``run``, what it
-        said before the restart. A latching provider resumes from the False ones."""
+        """The conditions this provider owns now, by GPU name, without an opinion of Ready: at the
+        start of ``run``, what it said before the restart. A latching provider resumes from the
+        False ones."""
 
     def gpus(self) -> Sequence[Gpu]:
         """Every GPU the server knows now, whoever registered it, also before the server is ready

@@ -15,25 +15,14 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration" / "support"))
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from process import Server
+from waiting import SECONDS
 
 from device_api_core.client import AsyncClientset, Clientset
 from device_api_core.client.aio.watch import AsyncWatch
 from device_api_core.client.fake import FakeAsyncClientset, FakeClientset, FakeServer
-
-SECONDS = 20.0
-"""How long a test waits for what is to happen; none comes near it on an idle machine."""
-
-
-def wait_until(holds: Callable[[], Any], seconds: float = SECONDS) -> Any:
-    """Wait for something that nobody announces; returns what ``holds`` returned."""
-    pause = threading.Event()
-    for _ in range(round(seconds / 0.01)):
-        if found := holds():
-            return found
-        pause.wait(0.01)
-    raise AssertionError(f"never came true: {inspect.getsource(holds).strip()}")
 
 
 class Loop:

@@ -36,7 +36,7 @@ class Raised(Exception):
 class Home:
     """A node, and the provider that lives in or beside it."""
 
-    def __init__(self, kind, **options):
+    def __init__(self, kind, *, node=ThreadNode, **options):
         self.kind = kind
         self._directory = tempfile.TemporaryDirectory(prefix="dapi-")
         self.directory = Path(self._directory.name)
@@ -52,12 +52,13 @@ class Home:
         threading.Thread(target=self._accept, daemon=True).start()
         inside = () if kind == "alone" else (NAME,)
         isolate = (NAME,) if kind == "process" else ()
-        self.node = ThreadNode(
+        tuning = {"tuning": TUNING} if node is ThreadNode else {}
+        self.node = node(
             self.directory,
             *inside,
             isolate=isolate,
             options={NAME: self.options} if inside else {},
-            tuning=TUNING,
+            **tuning,
         )
         self.process = None
 
@@ -68,7 +69,7 @@ class Home:
         self.node.start()
         if self.kind == "alone":
             self.process = ProviderProcess(self.node, NAME, self.options)
-        self.started()
+        self.pid = self.started()
         return self
 
     def started(self):

@@ -1,0 +1,73 @@
+"""The GPUs that the server has during a benchmark, and the requests about them."""
+
+from __future__ import annotations
+
+from benchmarks.processes import DeviceServer, LoadClient
+from device_api_core._proto import gpu_pb2, provider_pb2
+
+GPUS = 8
+PROVIDER = "benchmark"
+TYPES = ("MemoryHealthy", "NVLinkHealthy", "NVMLReady", "ThermalHealthy")
+
+GET = "/nvidia.device.v1alpha1.GpuService/GetGpu"
+REGISTER = "/nvidia.device.v1alpha1.ProviderService/RegisterGpu"
+UPDATE = "/nvidia.device.v1alpha1.ProviderService/UpdateGpuCondition"
+
+_NAMES = [f"gpu-{number:08x}-5b1c-4e0f-9a36-7d2f8c4e1b05" for number in range(GPUS)]
+
+
+def populate(load: LoadClient, server: DeviceServer) -> None:
+    """Register eight GPUs with four conditions each."""
+    for number, name in enumerate(_NAMES):
+        load.ask("once", target=server.provider_target, method=REGISTER, request=_register(number))
+        for type_ in TYPES:
+            request = _update(name, type_, "True", "Healthy")
+            load.ask("once", target=server.provider_target, method=UPDATE, request=request)
+
+
+def get() -> list[bytes]:
+    """Reads of each GPU in turn."""
+    return [gpu_pb2.GetGpuRequest(name=name).SerializeToString() for name in _NAMES]
+
+
+def toggles() -> list[bytes]:
+    """Writes that turn the same condition of each GPU in turn False, then True again: each one
+    changes a status, Ready and an object, and is an event."""
+    return [
+        _update(name, TYPES[0], status, reason)
+        for status, reason in (("False", "EccErrors"), ("True", "Healthy"))
+        for name in _NAMES
+    ]
+
+
+def rewordings() -> list[bytes]:
+    """Writes that change the reason of the same condition of each GPU in turn."""
+    return [_update(name, TYPES[0], "True", word) for word in ("Good", "Well") for name in _NAMES]
+
+
+def _register(number: int) -> bytes:
+    return provider_pb2.RegisterGpuRequest(
+        name=_NAMES[number],
+        provider_id=PROVIDER,
+        spec=gpu_pb2.GpuSpec(
+            uuid=_NAMES[number].replace("gpu", "GPU"),
+            index=number,
+            minor=number,
+            pci_bus_id=f"0000:{0x1B + number:02x}:00.0",
+            product_name="NVIDIA H100 80GB HBM3",
+            architecture="hopper",
+            memory_bytes=85_520_809_984,
+            serial=f"165{number:010}",
+            mig_mode="disabled",
+        ),
+    ).SerializeToString()
+
+
+def _update(name: str, type_: str, status: str, reason: str) -> bytes:
+    return provider_pb2.UpdateGpuConditionRequest(
+        name=name,
+        provider_id=PROVIDER,
+        condition=gpu_pb2.Condition(
+            type=type_, status=status, reason=reason, message="what the last look at it has shown"
+        ),
+    ).SerializeToString()

@@ -1,0 +1,111 @@
+"""Figures: what was measured, beside the bare server and the goal."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+OK, MISSED, UNJUDGED = "ok", "MISSED", ""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table. ``server`` and ``bare`` are medians of ``unit``; ``ratio`` is the
+    median of the ratios of paired rounds with their lower and upper quartile."""
+
+    name: str
+    unit: str
+    server: float
+    bare: float | None = None
+    ratio: tuple[float, float, float] | None = None
+    goal: str = ""
+    verdict: str = UNJUDGED
+
+
+def paired(
+    name: str, unit: str, server: Sequence[float], bare: Sequence[float], *, limit: float = 0.0
+) -> Figure:
+    """A figure from alternating rounds; ``limit`` is the goal for the ratio."""
+    ratios = [mine / theirs for mine, theirs in zip(server, bare, strict=True)]
+    ratio = statistics.median(ratios)
+    return Figure(
+        name,
+        unit,
+        statistics.median(server),
+        statistics.median(bare),
+        (ratio, *_quartiles(ratios)),
+        f"ratio <= {limit:g}" if limit else "",
+        _verdict(ratio, limit),
+    )
+
+
+def single(
+    name: str,
+    unit: str,
+    server: Sequence[float],
+    bare: Sequence[float] = (),
+    *,
+    limit: float = 0.0,
+) -> Figure:
+    """A figure by itself; ``limit`` is the goal for its value."""
+    value = statistics.median(server)
+    return Figure(
+        name,
+        unit,
+        value,
+        statistics.median(bare) if bare else None,
+        None,
+        f"<= {limit:g} {unit}" if limit else "",
+        _verdict(value, limit),
+    )
+
+
+def quantile(values: Sequence[float], percent: int) -> float:
+    """The value that ``percent`` of all are below."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+
+
+def table(figures: Iterable[Figure]) -> str:
+    """A Markdown table that is as readable as text."""
+    rows = [("figure", "server", "bare", "ratio (quartiles)", "goal", ""), *map(_row, figures)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
+    return "\n".join(
+        [lines[0], "| " + " | ".join("-" * max(w, 1) for w in widths) + " |", *lines[1:]]
+    )
+
+
+def as_json(figures: Iterable[Figure]) -> list[dict[str, Any]]:
+    """The figures for programs."""
+    return [asdict(figure) for figure in figures]
+
+
+def _row(figure: Figure) -> tuple[str, ...]:
+    bare = "" if figure.bare is None else f"{_short(figure.bare)} {figure.unit}"
+    ratio = ""
+    if figure.ratio is not None:
+        median, lower, upper = figure.ratio
+        spread = f" ({lower:.2f} to {upper:.2f})" if lower != upper else ""
+        ratio = f"{median:.2f}{spread}"
+    server = f"{_short(figure.server)} {figure.unit}"
+    return figure.name, server, bare, ratio, figure.goal, figure.verdict
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _verdict(value: float, limit: float) -> str:
+    if not limit:
+        return UNJUDGED
+    return OK if value <= limit else MISSED
+
+
+def _quartiles(values: Sequence[float]) -> tuple[float, float]:
+    if len(values) < 2:
+        return values[0], values[0]
+    lower, _, upper = statistics.quantiles(values, n=4, method="inclusive")
+    return lower, upper
