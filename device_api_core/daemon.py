@@ -174,14 +174,13 @@ class Daemon:
             stack.push_async_callback(self._shut_down)
             tcp_port = await self._listen()
             self._supervisor.start()
-            loop = asyncio.get_running_loop()
-            grace = loop.call_later(self._tuning.grace_seconds, self.readiness.evaluate)
-            stack.callback(grace.cancel)
+            later = asyncio.get_running_loop().call_later
+            stack.callback(later(self._tuning.grace_seconds, self.readiness.evaluate).cancel)
             self.readiness.evaluate()
-            # What lives now lives as long as the process: keep the collector away from it.
+            # What lives now lives as long as the process, and grpcio leaves few cycles behind: each
+            # look for them would slow the calls of its time.
             gc.collect()
             gc.freeze()
-            # grpcio leaves few cycles behind, and each look for them slows the calls of its time.
             gc.set_threshold(*_COLLECT_AFTER)
             yield Addresses(tcp_port, health, metrics)
 
