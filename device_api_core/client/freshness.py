@@ -15,7 +15,7 @@ doubt, nothing here is called fresh.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,15 @@ class Probe:
     watch: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Awaited:
+    """What is proven once the store has arrived at ``version``; ``reached`` is how far it was."""
+
+    moment: Moment
+    version: int
+    reached: int
+
+
 class Freshness:
     """Collects the evidence. ``clock`` is monotonic seconds, ``wall`` nanoseconds since the Unix
     epoch. Not thread-safe; the informer has a lock."""
@@ -45,7 +54,7 @@ class Freshness:
         self._proven: Moment | None = None
         self._watch = 0
         self._watching = False
-        self._awaited: tuple[Moment, int] | None = None
+        self._awaited: _Awaited | None = None
 
     def __repr__(self) -> str:
         return f"<Freshness age={self.age_seconds}>"
@@ -85,22 +94,25 @@ class Freshness:
 
     def answered(self, probe: Probe, version: int, reached: int) -> bool:
         """The server's version was that, and the store has arrived at ``reached``. Returns False
-        if the watch has stalled: it still owes what an earlier probe saw."""
+        if the watch has stalled: it owes what an earlier probe saw, and nothing came since."""
         if not self._watching or probe.watch != self._watch:
             return True
         if reached >= version:
             self._prove(probe.began)
             self._awaited = None
-        elif self._awaited is not None:
+        elif self._awaited is None:
+            self._awaited = _Awaited(probe.began, version, reached)
+        elif self._awaited.reached == reached:
             return False
         else:
-            self._awaited = (probe.began, version)
+            # It is behind, but moves: the older question will be proven first.
+            self._awaited = replace(self._awaited, reached=reached)
         return True
 
     def reached(self, version: int) -> None:
         """The store has arrived at that version."""
-        if self._awaited is not None and version >= self._awaited[1]:
-            self._prove(self._awaited[0])
+        if self._awaited is not None and version >= self._awaited.version:
+            self._prove(self._awaited.moment)
             self._awaited = None
 
     def _prove(self, moment: Moment) -> None:

@@ -24,6 +24,7 @@ class Waiting(Generic[T]):
         self._condition = condition
         self._reflection: Reflection[T] = Reflection(Store(), Backoff())
         self._error: Exception | None = None
+        self._listed = False
         self._seen: T | None = None
         self.finished = False
         self.found: T | None = None
@@ -34,6 +35,7 @@ class Waiting(Generic[T]):
 
     def listed(self, listed: ResourceList[T], began: float) -> None:
         self._error = None
+        self._listed = True
         self._reflection.listed(listed)
         self._look()
 
@@ -51,6 +53,8 @@ class Waiting(Generic[T]):
         """What to say when the time is over."""
         if self._error is not None:
             state = f"the server fails: {self._error}"
+        elif not self._listed:
+            state = "the server has not answered"
         elif self._seen is None:
             state = "it does not exist"
         else:

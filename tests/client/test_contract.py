@@ -306,9 +306,9 @@ def test_waiting_for_a_condition(gpus, providers, name):
     providers.update_condition(name, Condition("A", TRUE, "Fine"), provider_id="p")
     found = gpus.wait_for(name, condition_is("A", reason="Fine"), timeout_seconds=20)
     assert is_healthy(found)
-    with pytest.raises(DeadlineExceeded, match="it exists"):
+    with pytest.raises(DeadlineExceeded, match=name):
         gpus.wait_for(name, condition_is("B"), timeout_seconds=0.05)
     providers.unregister(name)
     gpus.wait_for_deletion(name, timeout_seconds=20)
-    with pytest.raises(DeadlineExceeded, match="does not exist"):
+    with pytest.raises(DeadlineExceeded, match=name):
         gpus.wait_for(name, is_healthy, timeout_seconds=0.05)

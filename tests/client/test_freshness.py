@@ -129,6 +129,15 @@ def test_a_watch_that_still_owes_what_a_probe_saw_has_stalled():
     assert not fresh.answered(fresh.probe(), version=9, reached=8)
 
 
+def test_a_watch_that_is_behind_but_moves_has_not_stalled():
+    fresh = proven_after(lambda f: f.listed(0.5), lambda f: f.watching())
+    assert fresh.answered(fresh.probe(), version=9, reached=7)
+    assert fresh.answered(fresh.probe(), version=12, reached=8)
+    assert not fresh.answered(fresh.probe(), version=12, reached=8)
+    fresh.reached(9)
+    assert fresh.proven.monotonic == 2.0
+
+
 def test_a_probe_of_a_watch_that_broke_proves_nothing():
     fresh = proven_after(lambda f: f.listed(0.5), lambda f: f.watching())
     probe = fresh.probe()

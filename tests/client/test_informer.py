@@ -14,6 +14,7 @@ from device_api_core.client import AsyncGpuInformer, GpuInformer, Indexer, condi
 from device_api_core.client.delivery import Handler, PendingChanges, Registration
 from device_api_core.client.errors import (
     ConfigurationError,
+    DeadlineExceeded,
     LimitExceeded,
     NotFound,
     NotServed,
@@ -362,6 +363,21 @@ def test_a_clientset_that_is_closed_is_unreachable(clients):
     timer.join()
     with pytest.raises(Unreachable):
         clients.v1alpha1.gpus.list()
+
+
+# --- waiting
+
+
+@pytest.mark.parametrize(("name", "state"), [("gpu-a", "it exists"), ("gpu-c", "does not exist")])
+def test_waiting_in_vain_says_how_far_it_came(clients, name, state):
+    with pytest.raises(DeadlineExceeded, match=state):
+        clients.v1alpha1.gpus.wait_for(name, condition_is("B"), timeout_seconds=0.2)
+
+
+def test_waiting_for_a_server_in_vain_says_what_it_answers(clients, node):
+    node.unready("waiting for nvml")
+    with pytest.raises(DeadlineExceeded, match="waiting for nvml"):
+        clients.v1alpha1.gpus.wait_for_deletion("gpu-a", timeout_seconds=0.05)
 
 
 # --- the fake

@@ -153,6 +153,11 @@ class FakeNode:
         with self._lock:
             self._refusals += [(method, error)] * times
 
+    def relent(self) -> None:
+        """Refuse nothing any more."""
+        with self._lock:
+            self._refusals.clear()
+
     def end_watches(self, error: DeviceApiError | None = None) -> None:
         """Every watch breaks; by default as when the server shuts down. They may resume."""
         with self._lock:

@@ -58,8 +58,8 @@ class ScriptedServer:
     over: Callable[[], object]
     deliver: Callable[[int], object] = lambda count: None
     target: str = "scripted"
-    version: int = 100
-    floor: int = 100
+    version: int = 1_000_000
+    floor: int = 1_000_000
     truth: dict[str, Gpu] = field(default_factory=dict)
     history: list[tuple[int, pb.WatchGpusResponse]] = field(default_factory=list)
     lists: int = 0
@@ -133,7 +133,9 @@ class ScriptedServer:
         self.history.clear()
 
     def do_restart(self, kept: set[str], higher: bool) -> None:
-        self.version = self.version + 1_000 if higher else max(10, self.version - 50)
+        # Lower is what the server never does; so much lower, a client must still notice. A server
+        # that gives one version to two states cannot be followed by anybody.
+        self.version = self.version + (1_000 if higher else -1_000)
         self.truth = {
             name: Gpu(
                 ObjectMeta(name, min(self.version, gpu.metadata.resource_version)),
