@@ -79,6 +79,7 @@ class Reads(Generic[T, L, E]):
             Reflector(self.caller, self.kind, waiting, stop, clock=time.monotonic).run()
         finally:
             timer.cancel()
+            timer.join()
         if not waiting.finished:
             raise DeadlineExceeded(waiting.too_late(timeout_seconds), target=self.caller.target)
         return waiting.found

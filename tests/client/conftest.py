@@ -7,6 +7,7 @@ import inspect
 import sys
 import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -155,3 +156,19 @@ def clients(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The contract's clientset: every kind of client on every kind of server."""
     with connected(request.param, request) as found:
         yield found
+
+
+@pytest.fixture
+def name() -> str:
+    """The name of a GPU that no other test uses."""
+    return f"gpu-{uuid.uuid4()}"
+
+
+@pytest.fixture
+def gpus(clients: Any) -> Any:
+    return clients.v1alpha1.gpus
+
+
+@pytest.fixture
+def providers(clients: Any) -> Any:
+    return clients.v1alpha1.providers

@@ -158,6 +158,14 @@ def test_attempts_end_with_their_number_or_with_the_deadline():
     assert late.remaining_seconds == 0
 
 
+def test_what_is_bound_too_late_is_cancelled_at_once():
+    stop, cancelled = Stop(), []
+    with stop.bound(lambda: cancelled.append("early")):
+        stop.set()
+    with stop.bound(lambda: cancelled.append("late")):
+        assert cancelled == ["early", "late"]
+
+
 def test_half_of_a_pause_is_chance():
     assert Backoff(1, 8, lambda: 0.0).pause() == 0.5
     assert Backoff(1, 8, lambda: 1.0).pause() == 1.0

@@ -1,49 +1,26 @@
-"""Informers, of threads and of asyncio, on a fake node."""
+"""Informers of threads on a fake node: reading, handlers, ending."""
 
 from __future__ import annotations
 
-import asyncio
-import queue
 import threading
-from typing import Any
 
 import pytest
+from told import Told
 from waiting import SECONDS, wait_until
 
-from device_api_core.client import AsyncGpuInformer, GpuInformer, Indexer, condition_is
+from device_api_core.client import GpuInformer, Indexer
 from device_api_core.client.delivery import Handler, PendingChanges, Registration
 from device_api_core.client.errors import (
     ConfigurationError,
-    DeadlineExceeded,
-    LimitExceeded,
     NotFound,
-    NotServed,
     NotSynced,
-    Unavailable,
     Unreachable,
 )
-from device_api_core.client.fake import FakeAsyncClientset, FakeClientset, FakeNode, gpu
+from device_api_core.client.fake import FakeClientset, FakeNode, gpu
 from device_api_core.client.store import Change
 from device_api_core.resources import ConditionStatus, Gpu, ObjectMeta
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
-
-
-class Told:
-    """A handler that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.queue: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-        self.handlers = {
-            "on_add": lambda gpu: self.queue.put(("add", gpu.name, gpu.ready)),
-            "on_update": lambda old, new: self.queue.put(
-                ("update", new.name, old.ready, new.ready)
-            ),
-            "on_delete": lambda gpu: self.queue.put(("delete", gpu.name)),
-        }
-
-    def next(self) -> tuple[Any, ...]:
-        return self.queue.get(timeout=SECONDS)
 
 
 @pytest.fixture
@@ -240,86 +217,6 @@ def test_a_registration_that_ended_takes_nothing():
     assert registration.pop() is None
 
 
-# --- going on
-
-
-def test_a_broken_watch_is_resumed_and_nothing_is_missed(informer, node):
-    told = Told()
-    informer.add_handler(**told.handlers)
-    told.next(), told.next()
-    node.end_watches()
-    node.set_condition("gpu-a", "Healthy", "False")
-    node.set_condition("gpu-a", "Healthy", "True")
-    assert told.next() == ("update", "gpu-a", TRUE, FALSE)
-    assert told.next() == ("update", "gpu-a", FALSE, TRUE)
-    assert informer.progress.lists == 1
-    assert informer.progress.watches > 1
-
-
-def test_what_vanished_during_an_outage_is_deleted_afterwards(informer, node):
-    told = Told()
-    informer.add_handler(**told.handlers)
-    told.next(), told.next()
-    node.stop()
-    wait_until(lambda: isinstance(informer.progress.last_error, Unreachable))
-    node.start(keep=["gpu-a"])
-    assert told.next() == ("delete", "gpu-b")
-    assert told.next() == ("update", "gpu-a", TRUE, UNKNOWN)
-    assert informer.lister.list() == node.gpus()
-
-
-def test_an_expired_version_and_a_slow_watcher_lead_to_a_list_at_once(informer, node):
-    for i, break_ in enumerate(
-        (node.expire, lambda: node.end_watches(LimitExceeded("slow", reason="slow-watcher")))
-    ):
-        node.set_condition("gpu-a", "Healthy", "False", reason=f"R{i}")
-        wait_until(
-            lambda r=f"R{i}": condition_is("Healthy", FALSE, reason=r)(informer.lister.get("gpu-a"))
-        )
-        break_()
-        wait_until(lambda n=i: informer.progress.lists == n + 2)
-    wait_until(lambda: informer.progress.watches == 3)
-
-
-def test_an_indexer_that_raises_makes_the_store_stale_and_is_seen(clients, node, caplog):
-    def keys(gpu: Gpu) -> list[str]:
-        return ["x"] if gpu.ready is not UNKNOWN else 1 / 0
-
-    with GpuInformer(
-        clients.v1alpha1.gpus, indexers={"odd": Indexer(keys)}, probe_seconds=0.02
-    ) as informer:
-        informer.wait_for_sync(SECONDS)
-        node.set_condition("gpu-a", "Healthy", "Unknown")
-        wait_until(lambda: isinstance(informer.progress.last_error, ZeroDivisionError))
-        wait_until(lambda: informer.is_stale(0.05))
-        node.set_condition("gpu-a", "Healthy", "False")
-        wait_until(lambda: informer.lister.get("gpu-a").ready is FALSE)
-        wait_until(lambda: not informer.is_stale(SECONDS))
-    assert "a defect" in caplog.text
-
-
-# --- freshness
-
-
-def test_a_store_stays_fresh_while_nothing_changes_and_grows_stale_without_a_server(informer, node):
-    first = informer.last_synced
-    wait_until(lambda: informer.last_synced > first)
-    assert not informer.is_stale(SECONDS)
-    assert informer.progress.events == 0
-    node.stop()
-    wait_until(lambda: informer.is_stale(0.05))
-    assert len(informer.lister.list()) == 2
-    node.start()
-    wait_until(lambda: not informer.is_stale(0.5))
-
-
-def test_a_server_that_is_not_sure_makes_nobody_fresh(informer, node):
-    node.unready("waiting")
-    wait_until(lambda: informer.is_stale(0.05))
-    node.unready("")
-    wait_until(lambda: not informer.is_stale(0.5))
-
-
 # --- ending
 
 
@@ -363,156 +260,3 @@ def test_a_clientset_that_is_closed_is_unreachable(clients):
     timer.join()
     with pytest.raises(Unreachable):
         clients.v1alpha1.gpus.list()
-
-
-# --- waiting
-
-
-@pytest.mark.parametrize(("name", "state"), [("gpu-a", "it exists"), ("gpu-c", "does not exist")])
-def test_waiting_in_vain_says_how_far_it_came(clients, name, state):
-    with pytest.raises(DeadlineExceeded, match=state):
-        clients.v1alpha1.gpus.wait_for(name, condition_is("B"), timeout_seconds=0.2)
-
-
-def test_waiting_for_a_server_in_vain_says_what_it_answers(clients, node):
-    node.unready("waiting for nvml")
-    with pytest.raises(DeadlineExceeded, match="waiting for nvml"):
-        clients.v1alpha1.gpus.wait_for_deletion("gpu-a", timeout_seconds=0.05)
-
-
-# --- the fake
-
-
-def test_a_fake_refuses_what_it_is_told_to(clients, node):
-    node.refuse("ListGpus", Unavailable("not now"), times=1)
-    with pytest.raises(Unavailable, match="not now"):
-        clients.v1alpha1.gpus.list()
-    assert len(clients.v1alpha1.gpus.list().items) == 2
-    with pytest.raises(NotServed):
-        clients.v1alpha1.providers.update("p")
-    with pytest.raises(NotServed):
-        clients.admin.list_events()
-    clients.v1alpha1.providers.register("gpu-a", provider_id="p")
-    [provider] = clients.admin.list_providers().providers
-    assert (provider.name, provider.gpus) == ("p", 1)
-
-
-def test_a_fake_sends_bookmarks_after_silence(node):
-    node.bookmark_seconds = 0.01
-    with FakeClientset(node=node).v1alpha1.gpus.watch(
-        node.resource_version, allow_bookmarks=True
-    ) as watch:
-        assert next(watch).resource_version == node.resource_version
-
-
-def test_a_fake_ends_a_slow_watcher(clients, node):
-    node.limit_queues(2)
-    with clients.v1alpha1.gpus.watch(node.resource_version) as watch:
-        for i in range(3):
-            node.set_condition("gpu-a", "Healthy", "True", reason=f"R{i}")
-        with pytest.raises(LimitExceeded) as caught:
-            next(watch)
-    assert caught.value.reason == "slow-watcher"
-
-
-def test_a_fake_gpu_carries_advice_and_owners(node):
-    node.set_condition("gpu-a", "B", "False", provider_id="q", recommended_action="RESTART_BM")
-    seen = next(g for g in node.gpus() if g.name == "gpu-a")
-    copied = FakeNode(seen).gpus()
-    assert copied[0].status.recommended_action == ""
-    assert {c.provider_id for c in copied[0].status.conditions} == {"", "fake", "q"}
-    node.lapse("fake")
-    assert {g.ready for g in node.gpus()} == {FALSE}
-
-
-# --- asyncio
-
-
-async def eventually(holds) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not holds():
-            await asyncio.sleep(0.005)
-
-
-@pytest.fixture
-async def async_clients(node):
-    async with FakeAsyncClientset(node=node) as clients:
-        yield clients
-
-
-async def test_an_informer_of_asyncio_does_the_same(async_clients, node):
-    told: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
-
-    async def on_update(old: Gpu, new: Gpu) -> None:
-        await asyncio.sleep(0)
-        await told.put(("update", new.name, old.ready, new.ready))
-
-    def fail(gpu: Gpu) -> None:
-        raise ValueError(gpu.name)
-
-    async with AsyncGpuInformer(
-        async_clients.v1alpha1.gpus, probe_seconds=0.02, resync_seconds=30
-    ) as informer:
-        informer.add_handler(
-            on_add=lambda gpu: told.put_nowait(("add", gpu.name)),
-            on_update=on_update,
-            on_delete=lambda gpu: told.put_nowait(("delete", gpu.name)),
-        )
-        failing = informer.add_handler(on_add=fail)
-        await informer.wait_for_sync(SECONDS)
-        assert {(await told.get())[1] for _ in range(2)} == {"gpu-a", "gpu-b"}
-        assert informer.lister.by_uuid("gpu-abc").name == "gpu-a"
-        node.set_condition("gpu-a", "Healthy", "False")
-        assert await told.get() == ("update", "gpu-a", TRUE, FALSE)
-        await eventually(lambda: failing.failures == 2)
-        node.stop()
-        await eventually(lambda: informer.is_stale(0.05))
-        node.start(keep=["gpu-b"])
-        assert await told.get() == ("delete", "gpu-a")
-        await eventually(lambda: not informer.is_stale(0.5))
-        assert informer.lister.list() == node.gpus()
-    await informer.stop()
-    assert informer.add_handler().ended
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
-async def test_what_is_not_known_yet_is_not_empty_with_asyncio(async_clients, node):
-    node.unready("waiting for provider nvml to report once")
-    async with AsyncGpuInformer(async_clients.v1alpha1.gpus) as informer:
-        with pytest.raises(NotSynced, match="waiting for provider nvml"):
-            await informer.wait_for_sync(0.05)
-        with pytest.raises(NotSynced):
-            informer.lister.list()
-        assert informer.last_synced is None
-
-
-async def test_a_resync_with_asyncio_tells_everything_again(async_clients):
-    told: asyncio.Queue[str] = asyncio.Queue()
-    async with AsyncGpuInformer(async_clients.v1alpha1.gpus, resync_seconds=0.02) as informer:
-        informer.add_handler(on_update=lambda old, new: told.put_nowait(new.name))
-        async with asyncio.timeout(SECONDS):
-            assert {await told.get(), await told.get()} == {"gpu-a", "gpu-b"}
-
-
-async def test_a_task_that_is_cancelled_leaves_its_watch(async_clients):
-    watch = async_clients.v1alpha1.gpus.watch()
-    await anext(watch), await anext(watch)
-    waiting = asyncio.create_task(anext(watch))
-    await asyncio.sleep(0)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    watch.close()
-    assert [e async for e in watch] == []
-
-
-async def test_closing_an_async_clientset_breaks_its_watches(async_clients):
-    watch = async_clients.v1alpha1.gpus.watch()
-    await anext(watch), await anext(watch)
-    waiting = asyncio.create_task(anext(watch))
-    await asyncio.sleep(0)
-    await async_clients.close()
-    with pytest.raises(Unreachable):
-        await waiting
-    with pytest.raises(Unreachable):
-        await async_clients.v1alpha1.gpus.list()

@@ -142,6 +142,16 @@ def event(version: int, kind: EventType = EventType.BOOKMARK, name: str = "") ->
 SLOW = LimitExceeded("slow", reason="slow-watcher")
 
 
+def test_no_probe_speaks_of_a_watch_that_broke():
+    state = Followed().state
+    state.listed(GpuList((), 5), 0.0)
+    assert state.probe() is None
+    assert state.step() == WatchFrom(5)
+    assert state.probe() is not None
+    state.failed(Unavailable("broken"))
+    assert state.probe() is None
+
+
 def test_it_begins_with_a_list_and_goes_on_with_a_watch_from_there():
     begun = reflection(None)
     assert begun.step() == List()
