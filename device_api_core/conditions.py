@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from device_api_core.actions import action_strength
 from device_api_core.errors import Conflict, NotFound
 from device_api_core.resources import READY, Condition, ConditionStatus
 
@@ -20,23 +21,6 @@ LAPSED_REASONS = frozenset(
 )
 """Reasons of an Unknown that the server put in place of what the owner had said. The owner must
 send again."""
-
-_STRENGTH = {
-    "RESTART_BM": 6,
-    "REPLACE_VM": 5,
-    "RESTART_VM": 4,
-    "COMPONENT_RESET": 3,
-    "RUN_FIELDDIAG": 2,
-    "RUN_DCGMEUD": 2,
-}
-
-
-def action_strength(action: str) -> int:
-    """Rank of a recommended action: 0 for none, 1 for CONTACT_SUPPORT, CUSTOM and free text, up
-    to 6 for RESTART_BM."""
-    if action in {"", "NONE"}:
-        return 0
-    return _STRENGTH.get(action, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +159,6 @@ def forget(health: Health, provider_id: str, now: int) -> Health:
     """An operator's act: everything the provider said goes, False included."""
     kept = [c for c in health.conditions if c.provider_id != provider_id]
     return _without_action(_with_conditions(health, kept, now), provider_id)
-
-
-def turned_false(before: Health, after: Health) -> tuple[Condition, ...]:
-    """The conditions that are False after the change and were not before."""
-    was = {(c.type, c.provider_id) for c in before.conditions if c.status is _FALSE}
-    return tuple(
-        c for c in after.conditions if c.status is _FALSE and (c.type, c.provider_id) not in was
-    )
 
 
 def has_lapsed(health: Health, provider_id: str) -> bool:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_api_core import conditions
+from device_api_core.actions import action_strength
 from device_api_core.conditions import (
-    action_strength,
     clear,
     forget,
     has_lapsed,
@@ -19,7 +19,6 @@ from device_api_core.conditions import (
     set_action,
     set_condition,
     set_status,
-    turned_false,
     withdraw,
 )
 from device_api_core.errors import Conflict, NotFound
@@ -338,17 +337,6 @@ def test_a_true_and_an_absent_condition_cannot_be_cleared():
         clear(health, "X", "", 1)
     with pytest.raises(NotFound, match="no provider has set condition Y"):
         clear(health, "Y", "", 1)
-
-
-# --- what turned False
-
-
-def test_turned_false_is_told_from_was_false():
-    before = health_of(cond("X", FALSE), cond("Y", TRUE), cond(READY, FALSE, "Mine"))
-    after = set_status(
-        before, "a", [cond("X", FALSE, "Worse"), cond("Y", FALSE), cond("Z", FALSE)], 200
-    )
-    assert [c.type for c in turned_false(before, after)] == ["Y", "Z"]
 
 
 # --- all together, against a model

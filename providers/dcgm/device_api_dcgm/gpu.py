@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from device_api_core.actions import action_strength
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec
 from device_api_dcgm.exposition import Reading
 from device_api_dcgm.health import (
@@ -25,7 +26,6 @@ from device_api_dcgm.health import (
 )
 from device_api_dcgm.latches import ALSO, Latches, resume
 from device_api_dcgm.series import BEARING, HEALTH
-from device_api_dcgm.tables import strength
 from device_api_dcgm.trends import Trends
 
 _MAX_TEXT = 1_000
@@ -132,7 +132,9 @@ class DcgmGpu:
     @property
     def status(self) -> Status:
         """The conditions, and the strongest action of the faults among them."""
-        faults = sorted(self._latches, key=lambda f: (-strength(f.action), TYPES.index(f.type)))
+        faults = sorted(
+            self._latches, key=lambda f: (-action_strength(f.action), TYPES.index(f.type))
+        )
         types = self._types | {fault.type for fault in faults}
         conditions = [
             self._condition(type_, [fault for fault in faults if type_ in (ROLL_UP, fault.type)])

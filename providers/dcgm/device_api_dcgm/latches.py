@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from device_api_core.actions import CONTACT_SUPPORT
 from device_api_core.resources import Condition, ConditionStatus
 from device_api_dcgm import series
 from device_api_dcgm.exposition import Reading
@@ -29,7 +30,7 @@ from device_api_dcgm.health import (
     recovering,
 )
 from device_api_dcgm.rules import RULES
-from device_api_dcgm.tables import CONTACT_SUPPORT, RECOVERIES
+from device_api_dcgm.tables import RECOVERIES
 from device_api_dcgm.trends import Moves
 
 

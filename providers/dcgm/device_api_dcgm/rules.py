@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from device_api_core.actions import COMPONENT_RESET, CONTACT_SUPPORT
 from device_api_dcgm import series
-from device_api_dcgm.tables import COMPONENT_RESET, CONTACT_SUPPORT
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,22 +16,11 @@ from enum import StrEnum
 from importlib import resources
 from typing import NamedTuple
 
+from device_api_core.actions import COMPONENT_RESET, CONTACT_SUPPORT, RESTART_BM
 from device_api_core.plugins import InvalidOption
-
-CONTACT_SUPPORT = "CONTACT_SUPPORT"
-COMPONENT_RESET = "COMPONENT_RESET"
-RESTART_VM = "RESTART_VM"
-RESTART_BM = "RESTART_BM"
-
-_WEAKEST_FIRST = ("", CONTACT_SUPPORT, COMPONENT_RESET, RESTART_VM, RESTART_BM)
 
 PREFIX = "DCGM_FR_"
 _MAX_REASON = 100
-
-
-def strength(action: str) -> int:
-    """Rank of an action of this provider; a stronger one includes what a weaker one achieves."""
-    return _WEAKEST_FIRST.index(action)
 
 
 class Recovery(NamedTuple):

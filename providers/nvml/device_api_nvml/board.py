@@ -6,11 +6,12 @@ import logging
 import time
 from dataclasses import dataclass, field, replace
 
+from device_api_core.actions import action_strength
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec
 from device_api_nvml.healing import Terms, Trial
 from device_api_nvml.health import AWAITED, REPLACED, Doubt, Fault, Health
 from device_api_nvml.library import Event, Handle
-from device_api_nvml.recovery import NOTHING_TO_DO, strength
+from device_api_nvml.recovery import NOTHING_TO_DO
 from device_api_nvml.survey import Answer
 from device_api_nvml.vitals import Vitals
 
@@ -123,7 +124,7 @@ class Board:
     def action(self, conditions: list[Condition]) -> str | None:
         """The strongest action of its faults. ``None``: a fault from before a restart has one that
         only the daemon remembers."""
-        best = max((fault.action for fault in self.faults), key=strength, default="")
+        best = max((fault.action for fault in self.faults), key=action_strength, default="")
         faulty = any(c.status is ConditionStatus.FALSE for c in conditions)
         return None if faulty and not best and not self.retired else best
 

@@ -10,13 +10,13 @@ import re
 from dataclasses import dataclass, replace
 from math import inf
 
-from device_api_core.resources import Condition, ConditionStatus
-from device_api_nvml.recovery import (
+from device_api_core.actions import (
     COMPONENT_RESET,
     CONTACT_SUPPORT,
     RESTART_BM,
-    strength,
+    action_strength,
 )
+from device_api_core.resources import Condition, ConditionStatus
 from device_api_nvml.xid import Effect, Xid
 
 NVML_READY = "NVMLReady"
@@ -65,7 +65,7 @@ class Fault:
     def merged(self, other: Fault) -> Fault:
         """Both. The first one keeps the reason unless the other's action is stronger; then that
         heads the message and the old one is among what was also seen."""
-        if strength(other.action) <= strength(self.action):
+        if action_strength(other.action) <= action_strength(self.action):
             return replace(self.joined_by(other.reason), event=self.event or other.event)
         return other.heading(self)
 
@@ -155,7 +155,7 @@ class Health:
         if xid.effect is Effect.FATAL:
             fault = Fault.of(xid, where)
             until = self.story_until if held and not late else now + terms.burst_seconds
-            if held and late and strength(fault.action) == strength(held.action):
+            if held and late and action_strength(fault.action) == action_strength(held.action):
                 fault = held if fault.reason == held.reason else fault.heading(held)
                 return replace(self, fault=fault, story_until=until)
             return replace(self.struck(fault), story_until=until)

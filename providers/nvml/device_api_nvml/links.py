@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from device_api_core.actions import COMPONENT_RESET, CONTACT_SUPPORT
 from device_api_nvml import gauges
 from device_api_nvml.gauges import supported
 from device_api_nvml.health import Fault
 from device_api_nvml.library import Handle, Nvml
 from device_api_nvml.options import NvmlOptions
-from device_api_nvml.recovery import COMPONENT_RESET, CONTACT_SUPPORT
 from device_api_nvml.signals import Area, Finding, Suspicion, Warned
 
 DOWN = Fault("NvlinkDown", "NVLinks went down.", COMPONENT_RESET, event=False)

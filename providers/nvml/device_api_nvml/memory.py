@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from device_api_core.actions import COMPONENT_RESET, CONTACT_SUPPORT
 from device_api_nvml import gauges
 from device_api_nvml.gauges import Rows, supported
 from device_api_nvml.health import Fault
 from device_api_nvml.library import Handle, Nvml
 from device_api_nvml.options import NvmlOptions
-from device_api_nvml.recovery import COMPONENT_RESET, CONTACT_SUPPORT
 from device_api_nvml.signals import Area, Finding, Suspicion, Warned
 
 UNCORRECTABLE = Fault("EccUncorrectable", "Memory errors could not be corrected.", COMPONENT_RESET)

@@ -1,23 +1,10 @@
-"""Recommended actions: their names, their order, and the driver's recovery action in those names.
-
-The names are NVSentinel's, which every provider uses.
-"""
+"""The driver's recovery action (field 230) in the names of recommended actions."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-CONTACT_SUPPORT = "CONTACT_SUPPORT"
-COMPONENT_RESET = "COMPONENT_RESET"
-RESTART_VM = "RESTART_VM"
-RESTART_BM = "RESTART_BM"
-
-_WEAKEST_FIRST = ("", CONTACT_SUPPORT, COMPONENT_RESET, RESTART_VM, RESTART_BM)
-
-
-def strength(action: str) -> int:
-    """Rank of an action of this provider; a stronger one includes what a weaker one achieves."""
-    return _WEAKEST_FIRST.index(action)
+from device_api_core.actions import COMPONENT_RESET, CONTACT_SUPPORT, RESTART_BM
 
 
 class Recovery(NamedTuple):

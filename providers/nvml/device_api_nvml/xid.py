@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib import resources
 
+from device_api_core.actions import CONTACT_SUPPORT
 from device_api_core.plugins import InvalidOption
-from device_api_nvml.recovery import CONTACT_SUPPORT
 
 
 class Effect(StrEnum):

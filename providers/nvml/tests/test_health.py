@@ -15,11 +15,11 @@ from device_api_nvml.health import (
     Story,
     unresponsive,
 )
-from device_api_nvml.recovery import strength
 from device_api_nvml.xid import Effect, XidPolicy, builtin_table
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device_api_core.actions import action_strength
 from device_api_core.resources import ConditionStatus
 from device_api_core.validation import check_condition
 
@@ -56,15 +56,15 @@ AWKWARD = st.one_of(
 @given(FATAL, st.lists(AWKWARD, max_size=30))
 def test_nothing_but_evidence_turns_false_into_anything_else(code, steps):
     health = WELL.hit(POLICY[code], 0.0, STORY)
-    power = strength(health.action)
+    power = action_strength(health.action)
     for step in steps:
         health = step(health)
         condition = health.condition
         check_condition(condition)
         assert condition.status is ConditionStatus.FALSE
         assert len(condition.message) < 4_000
-        power = max(power, strength(health.action)) if step is not restarted else power
-    assert strength(restarted(health).action) <= power
+        power = max(power, action_strength(health.action)) if step is not restarted else power
+    assert action_strength(restarted(health).action) <= power
 
 
 @given(st.lists(BENIGN, max_size=20))
@@ -81,10 +81,10 @@ def test_the_strongest_action_wins_and_the_first_of_it_keeps_the_reason(codes):
     health = WELL
     for code in codes:
         health = health.hit(POLICY[code], 0.0, STORY)
-    best = max(strength(POLICY[code].action) for code in codes)
-    first = next(code for code in codes if strength(POLICY[code].action) == best)
+    best = max(action_strength(POLICY[code].action) for code in codes)
+    first = next(code for code in codes if action_strength(POLICY[code].action) == best)
     assert health.condition.reason == f"Xid{first}"
-    assert strength(health.action) == best
+    assert action_strength(health.action) == best
 
 
 @given(st.lists(CODES, max_size=12), st.sampled_from([Fault.of(POLICY[79]), LOST, NOT_FOUND]))

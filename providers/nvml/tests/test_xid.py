@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from device_api_nvml.recovery import ACTIONS, recovery, strength
+from device_api_nvml.recovery import ACTIONS, recovery
 from device_api_nvml.xid import Effect, XidPolicy, builtin_table
 
+from device_api_core.actions import action_strength
 from device_api_core.plugins import InvalidOption
 
 FATAL = {46, 48, 54, 62, 64, 74, 78, 79, 95, 110, 119, 120, 136, 140, 142, 143, 151, 155, 156}
@@ -35,7 +36,7 @@ def test_every_row_is_complete(row):
     assert row.todo
     assert set(row.boards) <= set("AHBG")
     assert row.source in {"catalog", "device-plugin", "device-api"}
-    assert (row.effect is not Effect.FATAL) or strength(row.action) > 0
+    assert (row.effect is not Effect.FATAL) or action_strength(row.action) > 0
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,8 @@ def test_contradictions_are_refused(lists):
 
 
 def test_every_recovery_action_has_a_recommendation():
-    assert {value: strength(r.action) for value, r in ACTIONS.items()} == {
-        1: 2, 2: 4, 3: 2, 4: 2, 5: 1, 6: 2, 7: 4
+    reset, reboot = "COMPONENT_RESET", "RESTART_BM"
+    assert {value: r.action for value, r in ACTIONS.items()} == {
+        1: reset, 2: reboot, 3: reset, 4: reset, 5: "CONTACT_SUPPORT", 6: reset, 7: reboot
     }  # fmt: skip
     assert recovery(99).action == "CONTACT_SUPPORT"
