@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from device_api_core._proto import gpu_pb2
 from device_api_core.errors import InvalidArgument
@@ -56,7 +57,7 @@ def decode_condition(message: gpu_pb2.Condition, provider_id: str, field: str) -
         stamp = message.last_transition_time
         if not (_MIN_SECONDS <= stamp.seconds <= _MAX_SECONDS and 0 <= stamp.nanos < NANOS):
             raise InvalidArgument(f"{field}.last_transition_time", "is not a valid timestamp")
-        time = stamp.seconds * NANOS + stamp.nanos
+        time = nanoseconds(stamp)
     return Condition(message.type, status, message.reason, message.message, time, provider_id)
 
 
@@ -85,7 +86,12 @@ def decode_spec(message: gpu_pb2.GpuSpec) -> GpuSpec:
 
 
 def encode_spec(spec: GpuSpec) -> bytes:
-    """A ``GpuSpec`` message."""
+    """An encoded ``GpuSpec``."""
+    return spec_message(spec).SerializeToString()
+
+
+def spec_message(spec: GpuSpec) -> gpu_pb2.GpuSpec:
+    """The message of what a GPU is; ``None`` stays absent."""
     return gpu_pb2.GpuSpec(
         uuid=spec.uuid,
         index=spec.index,
@@ -96,11 +102,16 @@ def encode_spec(spec: GpuSpec) -> bytes:
         memory_bytes=spec.memory_bytes,
         serial=spec.serial,
         mig_mode=spec.mig_mode,
-    ).SerializeToString()
+    )
 
 
 def encode_condition(condition: Condition) -> bytes:
     """A condition as a field of ``GpuStatus``, ready to be joined with its siblings."""
+    return _delimited(_FIELD_1, condition_message(condition).SerializeToString())
+
+
+def condition_message(condition: Condition) -> gpu_pb2.Condition:
+    """The message of one condition."""
     message = gpu_pb2.Condition(
         type=condition.type,
         status=condition.status,
@@ -111,7 +122,18 @@ def encode_condition(condition: Condition) -> bytes:
     if condition.last_transition_time is not None:
         stamp = message.last_transition_time
         stamp.seconds, stamp.nanos = divmod(condition.last_transition_time, NANOS)
-    return _delimited(_FIELD_1, message.SerializeToString())
+    return message
+
+
+def nanoseconds(stamp: Timestamp) -> int:
+    """A time, in nanoseconds since the Unix epoch."""
+    return stamp.seconds * NANOS + stamp.nanos
+
+
+def timestamp(time: int) -> Timestamp:
+    """The message of a time that is given in nanoseconds since the Unix epoch."""
+    seconds, nanos = divmod(time, NANOS)
+    return Timestamp(seconds=seconds, nanos=nanos)
 
 
 def encode_item(

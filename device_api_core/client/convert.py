@@ -6,20 +6,18 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
+from device_api_core import codec
 from device_api_core._proto import gpu_pb2 as pb
 from device_api_core.resources import (
     Condition,
     ConditionStatus,
     Gpu,
-    GpuSpec,
     GpuStatus,
     ObjectMeta,
 )
 
 _STATUSES = {str(status): status for status in ConditionStatus}
-_NANOSECONDS = 1_000_000_000
 
 
 def gpu_from_proto(message: pb.Gpu) -> Gpu:
@@ -31,7 +29,7 @@ def gpu_from_proto(message: pb.Gpu) -> Gpu:
             or parse_version(message.metadata.resource_version),
             namespace=message.metadata.namespace,
         ),
-        spec_from_proto(message.spec),
+        codec.decode_spec(message.spec),
         status_from_proto(message.status),
     )
 
@@ -45,39 +43,9 @@ def gpu_to_proto(gpu: Gpu) -> pb.Gpu:
             resource_version=str(version) if version else "",
             namespace=gpu.metadata.namespace,
         ),
-        spec=spec_to_proto(gpu.spec),
+        spec=codec.spec_message(gpu.spec),
         status=status_to_proto(gpu.status),
         resource_version=version,
-    )
-
-
-def spec_from_proto(message: pb.GpuSpec) -> GpuSpec:
-    """What a GPU is."""
-    return GpuSpec(
-        uuid=message.uuid,
-        index=message.index if message.HasField("index") else None,
-        minor=message.minor if message.HasField("minor") else None,
-        pci_bus_id=message.pci_bus_id,
-        product_name=message.product_name,
-        architecture=message.architecture,
-        memory_bytes=message.memory_bytes if message.HasField("memory_bytes") else None,
-        serial=message.serial,
-        mig_mode=message.mig_mode,
-    )
-
-
-def spec_to_proto(spec: GpuSpec) -> pb.GpuSpec:
-    """The message of what a GPU is; ``None`` stays absent."""
-    return pb.GpuSpec(
-        uuid=spec.uuid,
-        index=spec.index,
-        minor=spec.minor,
-        pci_bus_id=spec.pci_bus_id,
-        product_name=spec.product_name,
-        architecture=spec.architecture,
-        memory_bytes=spec.memory_bytes,
-        serial=spec.serial,
-        mig_mode=spec.mig_mode,
     )
 
 
@@ -92,7 +60,7 @@ def status_from_proto(message: pb.GpuStatus) -> GpuStatus:
 def status_to_proto(status: GpuStatus) -> pb.GpuStatus:
     """The message of how a GPU is."""
     return pb.GpuStatus(
-        conditions=[condition_to_proto(condition) for condition in status.conditions],
+        conditions=[codec.condition_message(condition) for condition in status.conditions],
         recommended_action=status.recommended_action,
     )
 
@@ -105,36 +73,11 @@ def condition_from_proto(message: pb.Condition) -> Condition:
         status=_STATUSES.get(message.status, ConditionStatus.UNKNOWN),
         reason=message.reason,
         message=message.message,
-        last_transition_time=time_from_proto(message.last_transition_time)
+        last_transition_time=codec.nanoseconds(message.last_transition_time)
         if message.HasField("last_transition_time")
         else None,
         provider_id=message.provider_id,
     )
-
-
-def condition_to_proto(condition: Condition) -> pb.Condition:
-    """The message of one condition."""
-    return pb.Condition(
-        type=condition.type,
-        status=condition.status,
-        last_transition_time=time_to_proto(condition.last_transition_time),
-        reason=condition.reason,
-        message=condition.message,
-        provider_id=condition.provider_id,
-    )
-
-
-def time_from_proto(time: Timestamp) -> int:
-    """Nanoseconds since the Unix epoch."""
-    return time.seconds * _NANOSECONDS + time.nanos
-
-
-def time_to_proto(nanoseconds: int | None) -> Timestamp | None:
-    """The message of a time; ``None`` stays absent."""
-    if nanoseconds is None:
-        return None
-    seconds, nanos = divmod(nanoseconds, _NANOSECONDS)
-    return Timestamp(seconds=seconds, nanos=nanos)
 
 
 def parse_version(text: str) -> int:

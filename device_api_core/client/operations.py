@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
+from device_api_core import codec
 from device_api_core._proto import admin_pb2 as pb
-from device_api_core.client.convert import as_json, time_from_proto, time_to_proto
-
-_NANOSECONDS = 1_000_000_000
+from device_api_core.client.convert import as_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +102,10 @@ def provider_from_proto(message: pb.Provider) -> ProviderInfo:
         contract_version=message.contract_version,
         restarts=message.restarts,
         gpus=message.gpus,
-        last_sign_of_life=time_from_proto(message.last_sign_of_life)
+        last_sign_of_life=codec.nanoseconds(message.last_sign_of_life)
         if message.HasField("last_sign_of_life")
         else None,
-        lease_seconds=message.lease.ToNanoseconds() / _NANOSECONDS
+        lease_seconds=message.lease.ToNanoseconds() / codec.NANOS
         if message.HasField("lease")
         else None,
         synced=message.synced,
@@ -127,7 +127,7 @@ def provider_to_proto(provider: ProviderInfo) -> pb.Provider:
         contract_version=provider.contract_version,
         restarts=provider.restarts,
         gpus=provider.gpus,
-        last_sign_of_life=time_to_proto(provider.last_sign_of_life),
+        last_sign_of_life=_timestamp(provider.last_sign_of_life),
         lease=_duration(provider.lease_seconds),
         synced=provider.synced,
         summary=provider.summary,
@@ -140,7 +140,7 @@ def server_from_proto(message: pb.ServerInfo) -> ServerInfo:
     return ServerInfo(
         version=message.version,
         node_name=message.node_name,
-        started=time_from_proto(message.started) if message.HasField("started") else None,
+        started=codec.nanoseconds(message.started) if message.HasField("started") else None,
         resource_version=message.resource_version,
         ready=message.ready,
         waiting_for=message.waiting_for,
@@ -152,7 +152,7 @@ def server_to_proto(server: ServerInfo) -> pb.ServerInfo:
     return pb.ServerInfo(
         version=server.version,
         node_name=server.node_name,
-        started=time_to_proto(server.started),
+        started=_timestamp(server.started),
         resource_version=server.resource_version,
         ready=server.ready,
         waiting_for=server.waiting_for,
@@ -163,7 +163,7 @@ def event_from_proto(message: pb.Event) -> Event:
     """One event as the server sent it."""
     return Event(
         sequence=message.sequence,
-        time=time_from_proto(message.time) if message.HasField("time") else None,
+        time=codec.nanoseconds(message.time) if message.HasField("time") else None,
         severity=message.severity,
         reason=message.reason,
         gpu_name=message.gpu_name,
@@ -176,7 +176,7 @@ def event_to_proto(event: Event) -> pb.Event:
     """The message of one event."""
     return pb.Event(
         sequence=event.sequence,
-        time=time_to_proto(event.time),
+        time=_timestamp(event.time),
         severity=event.severity,
         reason=event.reason,
         gpu_name=event.gpu_name,
@@ -185,9 +185,13 @@ def event_to_proto(event: Event) -> pb.Event:
     )
 
 
+def _timestamp(nanoseconds: int | None) -> Timestamp | None:
+    return None if nanoseconds is None else codec.timestamp(nanoseconds)
+
+
 def _duration(seconds: float | None) -> Duration | None:
     if seconds is None:
         return None
     duration = Duration()
-    duration.FromNanoseconds(round(seconds * _NANOSECONDS))
+    duration.FromNanoseconds(round(seconds * codec.NANOS))
     return duration

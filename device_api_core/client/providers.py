@@ -23,10 +23,11 @@ from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 
+from device_api_core import codec
 from device_api_core._proto import provider_pb2 as pb
 from device_api_core._proto.provider_pb2_grpc import ProviderServiceStub
 from device_api_core.client.calls import Unary, method
-from device_api_core.client.convert import condition_to_proto, spec_to_proto, status_to_proto
+from device_api_core.client.convert import status_to_proto
 from device_api_core.client.endpoint import Caller, Endpoint
 from device_api_core.client.errors import NotServed
 from device_api_core.client.update import HeldUpdate
@@ -49,7 +50,7 @@ def register(
     """See :meth:`Providers.register`; so the functions below."""
     request = pb.RegisterGpuRequest(
         name=name,
-        spec=spec_to_proto(spec) if spec is not None else None,
+        spec=codec.spec_message(spec) if spec is not None else None,
         provider_id=provider_id,
         initial_status=status_to_proto(initial_status) if initial_status is not None else None,
     )
@@ -79,7 +80,7 @@ def update_condition(
 ) -> Unary[int]:
     request = pb.UpdateGpuConditionRequest(
         name=name,
-        condition=condition_to_proto(condition),
+        condition=codec.condition_message(condition),
         provider_id=provider_id,
         recommended_action=recommended_action,
     )

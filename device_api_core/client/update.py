@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 import grpc
 
+from device_api_core import codec
 from device_api_core._proto import provider_pb2 as pb
 from device_api_core._proto.provider_pb2_grpc import ProviderServiceStub
-from device_api_core.client.convert import condition_to_proto, status_to_proto
+from device_api_core.client.convert import status_to_proto
 from device_api_core.client.endpoint import Endpoint
 from device_api_core.client.errors import DeviceApiError, UpdateAborted
 from device_api_core.resources import Condition, GpuStatus
@@ -44,7 +45,7 @@ class HeldUpdate:
         """Stage one condition; what is wrong with it, :meth:`commit` raises."""
         change = pb.UpdateGpuConditionRequest(
             name=name,
-            condition=condition_to_proto(condition),
+            condition=codec.condition_message(condition),
             recommended_action=recommended_action,
         )
         self._requests.put(pb.UpdateRequest(condition=change))

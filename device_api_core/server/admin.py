@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from device_api_core import codec
 from device_api_core._proto import admin_pb2
 from device_api_core.cache import DeviceCache
@@ -77,7 +75,7 @@ class Admin:
             server=admin_pb2.ServerInfo(
                 version=self._facts.version,
                 node_name=self._facts.node_name,
-                started=_timestamp(self._facts.started),
+                started=codec.timestamp(self._facts.started),
                 resource_version=self._cache.version,
                 ready=self._readiness.ready,
                 waiting_for=self._readiness.waiting_for,
@@ -151,7 +149,7 @@ def _provider(status: ProviderStatus) -> admin_pb2.Provider:
         condition_types=status.types,
     )
     if status.last_heard is not None:
-        message.last_sign_of_life.CopyFrom(_timestamp(status.last_heard))
+        message.last_sign_of_life.CopyFrom(codec.timestamp(status.last_heard))
     if status.lease_seconds is not None:
         message.lease.FromNanoseconds(int(status.lease_seconds * codec.NANOS))
     return message
@@ -160,15 +158,10 @@ def _provider(status: ProviderStatus) -> admin_pb2.Provider:
 def _event(event: Event) -> admin_pb2.Event:
     return admin_pb2.Event(
         sequence=event.sequence,
-        time=_timestamp(event.time),
+        time=codec.timestamp(event.time),
         severity="Warning" if event.warning else "Normal",
         reason=event.reason,
         gpu_name=event.gpu,
         provider_id=event.provider_id,
         message=event.message,
     )
-
-
-def _timestamp(nanoseconds: int) -> Timestamp:
-    seconds, nanos = divmod(nanoseconds, codec.NANOS)
-    return Timestamp(seconds=seconds, nanos=nanos)
