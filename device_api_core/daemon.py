@@ -47,7 +47,6 @@ logger = logging.getLogger(__name__)
 
 CONSUMER_SOCKET_MODE = 0o660
 PROVIDER_SOCKET_MODE = 0o600
-_COLLECT_AFTER = (10_000, 20, 50)
 _PROVIDER_STOP_SECONDS = 5.0
 
 
@@ -177,11 +176,9 @@ class Daemon:
             later = asyncio.get_running_loop().call_later
             stack.callback(later(self._tuning.grace_seconds, self.readiness.evaluate).cancel)
             self.readiness.evaluate()
-            # What lives now lives as long as the process, and grpcio leaves few cycles behind: each
-            # look for them would slow the calls of its time.
+            # What lives now lives as long as the process: keep the collector away from it.
             gc.collect()
             gc.freeze()
-            gc.set_threshold(*_COLLECT_AFTER)
             yield Addresses(tcp_port, health, metrics)
 
     def begin_shutdown(self) -> None:
