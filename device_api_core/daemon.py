@@ -137,7 +137,7 @@ class Daemon:
             heartbeat_lease_seconds=tuning.heartbeat_lease_seconds,
             max_hold_seconds=tuning.max_hold_seconds,
         )
-        self.available = ", ".join(p.name for p in plugins if not p.error) or "none"
+        self.installed = ", ".join(p.name for p in plugins) or "none"
         self._supervisor = Supervisor(
             chosen,
             plugins,
@@ -147,7 +147,9 @@ class Daemon:
             homes=self._homes(chosen),
             first_pause_seconds=tuning.first_pause_seconds,
         )
-        self._roster = Roster(self.cache, self.intake, self._supervisor.statuses)
+        self._roster = Roster(
+            self.cache, self.intake, self._supervisor.statuses, self._supervisor.running
+        )
         self._facts = ServerFacts(__version__, settings.node, clock.wall())
         self._listening: list[Listening] = []
         self._tasks: set[asyncio.Task[None]] = set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from device_api_core.cache import DeviceCache
@@ -44,26 +44,31 @@ class Roster:
         self,
         cache: DeviceCache,
         intake: Intake,
-        plugins: Callable[[], Sequence[ProviderStatus]],
+        plugins: Callable[[], Awaitable[Sequence[ProviderStatus]]],
+        running: Callable[[], Sequence[ProviderStatus]],
     ) -> None:
         self._cache = cache
         self._intake = intake
         self._plugins = plugins
+        self._running = running
 
-    def statuses(self) -> list[ProviderStatus]:
+    async def statuses(self) -> list[ProviderStatus]:
         """Plugins first, in the order they were found, then remote providers by name. A plugin that
         is installed here and runs elsewhere is remote."""
-        plugins = [self._with_life(p) for p in self._plugins()]
+        return self._joined(await self._plugins())
+
+    def _joined(self, here: Sequence[ProviderStatus]) -> list[ProviderStatus]:
+        plugins = [self._with_life(p) for p in here]
         names = {p.name for p in plugins if p.state in RUNNING}
         signs = [s for s in self._intake.leases.signs if s.provider_id not in names]
         elsewhere = {sign.provider_id for sign in signs}
-        here = [p for p in plugins if p.name not in elsewhere]
+        kept = [p for p in plugins if p.name not in elsewhere]
         signs.sort(key=lambda sign: sign.provider_id)
-        return here + [self._with_life(self._remote(sign)) for sign in signs]
+        return kept + [self._with_life(self._remote(sign)) for sign in signs]
 
     def runs(self, provider_id: str) -> bool:
         """Whether the provider is a plugin that this server runs."""
-        return any(p.name == provider_id and p.state in RUNNING for p in self._plugins())
+        return any(p.name == provider_id and p.state in RUNNING for p in self._running())
 
     def observations(self) -> tuple[ProviderObservation, ...]:
         """The same for the metrics; installed plugins that do not run are left out."""
@@ -76,7 +81,7 @@ class Roster:
                 restarts=p.restarts,
                 plugin=p.home != "remote",
             )
-            for p in self.statuses()
+            for p in self._joined(self._running())
             if p.home == "remote" or p.state in RUNNING
         )
 

@@ -211,7 +211,8 @@ async def _serve(settings: Settings) -> int:
         )
         if not settings.provider:
             logger.info(
-                "no provider was named, so none runs", extra={"available": daemon.available}
+                "no provider was named, so none runs: name one of those installed with --provider",
+                extra={"installed": daemon.installed},
             )
         await asked.wait()
         logger.info("stopping", extra={"delay_seconds": settings.shutdown_delay})

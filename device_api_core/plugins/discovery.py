@@ -7,8 +7,9 @@ listed with its error and hurts nobody else.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,23 +31,40 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
+class Opened:
+    """What an entry point leads to. ``provider`` is ``None`` exactly when ``error`` says why."""
+
+    provider: Provider | None = None
+    error: str = ""
+    host: pluggy.PluginManager | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Plugin:
     """One installed entry point: its provider, or why there is none.
 
-    ``entry_point`` is what it loads (``package.module``). ``provider`` is ``None`` exactly when
-    ``error`` says why. Each provider may keep files in a folder of its own below
-    ``server_state_dir``.
+    ``entry_point`` is what it loads (``package.module``). That is imported when somebody first asks
+    what is in it: a server pays nothing for plugins that are installed and not named. Each provider
+    may keep files in a folder of its own below ``server_state_dir``.
     """
 
     name: str
     distribution: str
     version: str
     entry_point: str
-    provider: Provider | None = None
-    error: str = ""
+    opened: Callable[[], Opened] = field(repr=False, compare=False)
     options: Mapping[str, object] = field(default_factory=dict)
     server_state_dir: str = ""
-    host: pluggy.PluginManager | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def provider(self) -> Provider | None:
+        """Its provider, if it has one that can be loaded."""
+        return self.opened().provider
+
+    @property
+    def error(self) -> str:
+        """Why it has no provider."""
+        return self.opened().error
 
     @property
     def contract_version(self) -> int:
@@ -56,9 +74,9 @@ class Plugin:
     @property
     def commands(self) -> click.Command | None:
         """The click command that it adds to ``device-api``, if any."""
-        if self.host is None:
+        if (host := self.opened().host) is None:
             return None
-        command: click.Command | None = self.host.hook.device_api_commands()
+        command: click.Command | None = host.hook.device_api_commands()
         return command
 
     def create(self) -> Provider:
@@ -67,9 +85,9 @@ class Plugin:
         Raises:
             PluginError: it has none, or its hook fails now.
         """
-        if self.host is None:
+        if (host := self.opened().host) is None:
             raise PluginError(f"provider {self.name} cannot be loaded: {self.error}")
-        return _provider_of(self.host, self.name, self.options, self.server_state_dir)
+        return _provider_of(host, self.name, self.options, self.server_state_dir)
 
 
 def discover(
@@ -90,13 +108,17 @@ def discover(
     )
     names = [point.name for point in points]
     return [
-        _load(
-            point,
-            configured.get(point.name, {}),
+        Plugin(
+            point.name,
+            point.dist.name if point.dist else "",
+            point.dist.version if point.dist else "",
+            point.value,
+            _opener(point, own, state_dir, names.count(point.name) - 1),
+            own,
             state_dir,
-            others=names.count(point.name) - 1,
         )
         for point in points
+        for own in (configured.get(point.name, {}),)
     ]
 
 
@@ -140,19 +162,15 @@ def _not_installed(name: str, installed: Iterable[str]) -> PluginError:
     )
 
 
-def _load(
-    point: EntryPoint, options: Mapping[str, object], state_dir: str, *, others: int
-) -> Plugin:
-    facts: dict[str, Any] = {
-        "name": point.name,
-        "distribution": point.dist.name if point.dist else "",
-        "version": point.dist.version if point.dist else "",
-        "entry_point": point.value,
-        "options": options,
-        "server_state_dir": state_dir,
-    }
+def _opener(
+    point: EntryPoint, options: Mapping[str, object], state_dir: str, others: int
+) -> Callable[[], Opened]:
+    return cache(partial(_open, point, options, state_dir, others))
+
+
+def _open(point: EntryPoint, options: Mapping[str, object], state_dir: str, others: int) -> Opened:
     if others:
-        return Plugin(**facts, error=f"{others + 1} installed plugins are called {point.name}")
+        return Opened(error=f"{others + 1} installed plugins are called {point.name}")
     try:
         host = pluggy.PluginManager(PROJECT)
         host.add_hookspecs(spec)
@@ -160,13 +178,13 @@ def _load(
         host.check_pending()
         provider = _provider_of(host, point.name, options, state_dir)
     except (PluginError, InvalidOption) as error:
-        return Plugin(**facts, error=error.message)
+        return Opened(error=error.message)
     except (Exception, SystemExit) as error:  # noqa: BLE001
         # Anything can happen while somebody else's module is imported, sys.exit() included; it is
         # listed, not raised. Some of these texts have several lines.
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        return Plugin(**facts, error=text)
-    return Plugin(**facts, provider=provider, host=host)
+        return Opened(error=text)
+    return Opened(provider, "", host)
 
 
 def _provider_of(

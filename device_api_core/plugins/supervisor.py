@@ -56,6 +56,7 @@ class Supervisor:
         ]
         running = {plugin.name for plugin in chosen}
         self._idle = [p for p in available if p.name not in running]
+        self._idle_opened = False
 
     def start(self) -> None:
         """Start every provider."""
@@ -66,11 +67,18 @@ class Supervisor:
         """Ask every provider to return and wait for that, ``grace_seconds`` at most."""
         await asyncio.gather(*(w.stop(grace_seconds) for w in self._watched))
 
-    def statuses(self) -> list[ProviderStatus]:
-        """The plugins that run here and those that merely are installed."""
+    async def statuses(self) -> list[ProviderStatus]:
+        """The plugins that run here and those that merely are installed. The first call imports the
+        latter, which takes a while, in a thread: reads go on meanwhile."""
+        if not self._idle_opened:
+            await asyncio.to_thread(lambda: [plugin.opened() for plugin in self._idle])
+            self._idle_opened = True
         idle = [_status(p, "error" if p.error else "available", p.error) for p in self._idle]
-        running = [w.status() for w in self._watched]
-        return sorted(running + idle, key=lambda s: s.name)
+        return sorted(self.running() + idle, key=lambda s: s.name)
+
+    def running(self) -> list[ProviderStatus]:
+        """The plugins that run here, well or badly."""
+        return [w.status() for w in self._watched]
 
     def clear(self, provider_id: str, gpu: str, type_: str) -> None:
         """Tell a provider that an operator cleared a condition. Remote providers are not told:

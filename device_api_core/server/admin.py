@@ -71,7 +71,7 @@ class Admin:
         """Every provider, and the server itself."""
         codec.decode(admin_pb2.ListProvidersRequest, data)
         response = admin_pb2.ListProvidersResponse(
-            providers=[_provider(p) for p in self._roster.statuses()],
+            providers=[_provider(p) for p in await self._roster.statuses()],
             server=admin_pb2.ServerInfo(
                 version=self._facts.version,
                 node_name=self._facts.node_name,

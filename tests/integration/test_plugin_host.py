@@ -155,15 +155,20 @@ def test_two_plugins_that_declare_one_type_stop_the_start(
         assert word in last
 
 
-def test_with_none_named_none_runs_and_the_log_says_what_is_available(
-    start: Start, installed: Installed
-) -> None:
-    installed.add("left", good("left")).add("right", good("right")).add("bad", "import nothing_")
+def test_with_none_named_none_runs_and_none_is_imported(start: Start, installed: Installed) -> None:
+    imported = installed.directory / "imported"
+    touch = f"import pathlib\npathlib.Path({str(imported)!r}).touch()\n"
+    installed.add("left", touch + good("left")).add("right", good("right"))
+    installed.add("bad", "import nothing_")
     server = start(plugins=installed.directory).wait_serving()
-    entry = server.said("no provider was named, so none runs")
-    assert {"left", "right"} <= set(entry["available"].split(", "))
-    assert "bad" not in entry["available"]
+    entry = server.said(
+        "no provider was named, so none runs: name one of those installed with --provider"
+    )
+    assert {"bad", "left", "right"} <= set(entry["installed"].split(", "))
     api = server.api()
+    assert not imported.exists()
+    assert "nothing_" in api.provider("bad").state_reason
+    assert imported.exists()
     row = api.provider("left")
     assert (row.state, row.home, row.gpus) == ("available", "", 0)
     # What merely is installed reserves nothing.

@@ -20,7 +20,7 @@ from device_api_core._proto import (
     provider_pb2_grpc,
 )
 from device_api_core.plugins import PROJECT, Provider, Sink, hookimpl, spec
-from device_api_core.plugins.discovery import Plugin
+from device_api_core.plugins.discovery import Opened, Plugin
 
 DEADLINE = 10.0
 
@@ -110,7 +110,7 @@ def plugin(provider: Any) -> Plugin:
     host.add_hookspecs(spec)
     host.register(Hooks())
     example = provider() if callable(provider) else provider
-    return Plugin(example.name, "test", "1.0", "test", provider=example, host=host)
+    return Plugin(example.name, "test", "1.0", "test", lambda: Opened(example, "", host))
 
 
 class Hold:
