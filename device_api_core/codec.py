@@ -1,4 +1,4 @@
-"""The only translation between values and protobuf bytes.
+"""The server's translation between values and protobuf bytes.
 
 Decoding checks what the wire format cannot: a status must be one of three words, a timestamp must
 be a real time. Encoding makes a fresh protobuf message each time, because one that is changed in
@@ -13,15 +13,19 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from device_api_core._proto import gpu_pb2
+from device_api_core.conversion import (
+    NANOS,
+    condition_to_proto,
+    gpu_spec_to_proto,
+    nanoseconds,
+)
 from device_api_core.errors import InvalidArgument
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec, GpuStatus
 
 M = TypeVar("M", bound=Message)
 
-NANOS = 1_000_000_000
 # The range of google.protobuf.Timestamp: years 1 to 9999.
 _MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
 
@@ -70,70 +74,14 @@ def decode_status(message: gpu_pb2.GpuStatus, provider_id: str, field: str) -> G
     return GpuStatus(conditions, message.recommended_action)
 
 
-def decode_spec(message: gpu_pb2.GpuSpec) -> GpuSpec:
-    """What a GPU is, as its provider sent it."""
-    return GpuSpec(
-        uuid=message.uuid,
-        index=message.index if message.HasField("index") else None,
-        minor=message.minor if message.HasField("minor") else None,
-        pci_bus_id=message.pci_bus_id,
-        product_name=message.product_name,
-        architecture=message.architecture,
-        memory_bytes=message.memory_bytes if message.HasField("memory_bytes") else None,
-        serial=message.serial,
-        mig_mode=message.mig_mode,
-    )
-
-
 def encode_spec(spec: GpuSpec) -> bytes:
     """An encoded ``GpuSpec``."""
-    return spec_message(spec).SerializeToString()
-
-
-def spec_message(spec: GpuSpec) -> gpu_pb2.GpuSpec:
-    """The message of what a GPU is; ``None`` stays absent."""
-    return gpu_pb2.GpuSpec(
-        uuid=spec.uuid,
-        index=spec.index,
-        minor=spec.minor,
-        pci_bus_id=spec.pci_bus_id,
-        product_name=spec.product_name,
-        architecture=spec.architecture,
-        memory_bytes=spec.memory_bytes,
-        serial=spec.serial,
-        mig_mode=spec.mig_mode,
-    )
+    return gpu_spec_to_proto(spec).SerializeToString()
 
 
 def encode_condition(condition: Condition) -> bytes:
     """A condition as a field of ``GpuStatus``, ready to be joined with its siblings."""
-    return _delimited(_FIELD_1, condition_message(condition).SerializeToString())
-
-
-def condition_message(condition: Condition) -> gpu_pb2.Condition:
-    """The message of one condition."""
-    message = gpu_pb2.Condition(
-        type=condition.type,
-        status=condition.status,
-        reason=condition.reason,
-        message=condition.message,
-        provider_id=condition.provider_id,
-    )
-    if condition.last_transition_time is not None:
-        stamp = message.last_transition_time
-        stamp.seconds, stamp.nanos = divmod(condition.last_transition_time, NANOS)
-    return message
-
-
-def nanoseconds(stamp: Timestamp) -> int:
-    """A time, in nanoseconds since the Unix epoch."""
-    return stamp.seconds * NANOS + stamp.nanos
-
-
-def timestamp(time: int) -> Timestamp:
-    """The message of a time that is given in nanoseconds since the Unix epoch."""
-    seconds, nanos = divmod(time, NANOS)
-    return Timestamp(seconds=seconds, nanos=nanos)
+    return _delimited(_FIELD_1, condition_to_proto(condition).SerializeToString())
 
 
 def encode_item(

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from device_api_core import codec, conditions
 from device_api_core._proto import gpu_pb2
 from device_api_core.cache import DeviceCache
+from device_api_core.conversion import gpu_spec_from_proto
 from device_api_core.entries import SetCondition, SetStatus, merge_spec
 from device_api_core.errors import (
     AlreadyExists,
@@ -91,7 +92,7 @@ def value_of(message):
     assert message.metadata.resource_version == str(message.resource_version)
     return Gpu(
         ObjectMeta(message.metadata.name, message.resource_version),
-        codec.decode_spec(message.spec),
+        gpu_spec_from_proto(message.spec),
         GpuStatus(told, message.status.recommended_action),
     )
 

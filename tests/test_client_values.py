@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device_api_core import conversion
 from device_api_core._proto import gpu_pb2
 from device_api_core.client import Clientset, GpuList, admin, convert, targets
 from device_api_core.resources import (
@@ -60,8 +61,8 @@ EVENTS = st.builds(admin.Event, COUNTS, TIMES, *[TEXTS] * 5)
 
 @given(GPUS)
 def test_a_gpu_survives_the_wire(gpu):
-    message = convert.gpu_to_proto(gpu)
-    assert convert.gpu_from_proto(gpu_pb2.Gpu.FromString(message.SerializeToString())) == gpu
+    message = conversion.gpu_to_proto(gpu)
+    assert conversion.gpu_from_proto(gpu_pb2.Gpu.FromString(message.SerializeToString())) == gpu
 
 
 @given(PROVIDERS)
@@ -81,7 +82,7 @@ def test_an_event_survives_the_wire(event):
 
 def test_a_status_of_another_vocabulary_is_unknown_and_never_good():
     message = gpu_pb2.Condition(type="FanHealthy", status="true")
-    assert convert.condition_from_proto(message).status is ConditionStatus.UNKNOWN
+    assert conversion.condition_from_proto(message).status is ConditionStatus.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_a_status_of_another_vocabulary_is_unknown_and_never_good():
 )
 def test_the_version_is_read_from_either_place(number, text, version):
     meta = gpu_pb2.ObjectMeta(name="gpu-a", resource_version=text)
-    gpu = convert.gpu_from_proto(gpu_pb2.Gpu(metadata=meta, resource_version=number))
+    gpu = conversion.gpu_from_proto(gpu_pb2.Gpu(metadata=meta, resource_version=number))
     assert gpu.metadata.resource_version == version
 
 

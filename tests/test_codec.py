@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from device_api_core import codec
 from device_api_core._proto import gpu_pb2, provider_pb2
+from device_api_core.conversion import NANOS, gpu_spec_from_proto
 from device_api_core.errors import InvalidArgument
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec, GpuStatus
 from device_api_core.validation import MAX_TIME, MIN_TIME
@@ -116,7 +117,7 @@ def test_a_bookmark_carries_only_its_version(version):
 @given(specs)
 def test_a_spec_comes_back_as_it_went(spec):
     assert_is(codec.encode_spec(spec), spec_message(spec))
-    assert codec.decode_spec(gpu_pb2.GpuSpec.FromString(codec.encode_spec(spec))) == spec
+    assert gpu_spec_from_proto(gpu_pb2.GpuSpec.FromString(codec.encode_spec(spec))) == spec
 
 
 @given(st.lists(conditions, max_size=3), texts, st.sampled_from(["", "a"]))
@@ -159,7 +160,7 @@ def test_a_timestamp_lies_within_the_years_1_to_9999(seconds, nanos, valid):
     message.last_transition_time.nanos = nanos
     if valid:
         decoded = codec.decode_condition(message, "", "c")
-        assert decoded.last_transition_time == seconds * codec.NANOS + nanos
+        assert decoded.last_transition_time == seconds * NANOS + nanos
     else:
         with pytest.raises(InvalidArgument, match="c.last_transition_time: is not a valid"):
             codec.decode_condition(message, "", "c")

@@ -22,9 +22,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from device_api_core.client import _generated
+from device_api_core.client._generated import *  # noqa: F403  (its __all__ names the kinds' classes)
+from device_api_core.client._generated import GpuEvent as WatchEvent
 from device_api_core.client.clientset import Clientset
-from device_api_core.client.gpus import GpuEvent, GpuInformer, GpuList, GpuLister
-from device_api_core.client.gpus import GpuEvent as WatchEvent
 from device_api_core.client.health import condition_is, conditions, is_healthy
 from device_api_core.client.indexers import Indexer
 from device_api_core.client.options import Keepalive, Options, Tls
@@ -32,18 +33,13 @@ from device_api_core.client.retry import RetryPolicy
 from device_api_core.client.watch import EventType, Watch
 
 if TYPE_CHECKING:
+    from device_api_core.client.aio._generated import *  # noqa: F403
     from device_api_core.client.aio.clientset import AsyncClientset
-    from device_api_core.client.aio.gpus import AsyncGpuInformer
 
 __all__ = [
     "AsyncClientset",
-    "AsyncGpuInformer",
     "Clientset",
     "EventType",
-    "GpuEvent",
-    "GpuInformer",
-    "GpuList",
-    "GpuLister",
     "Indexer",
     "Keepalive",
     "Options",
@@ -55,10 +51,12 @@ __all__ = [
     "conditions",
     "is_healthy",
 ]
+__all__ += _generated.__all__
+__all__ += _generated.ASYNCHRONOUS
 
 _LAZY = {
     "AsyncClientset": "device_api_core.client.aio.clientset",
-    "AsyncGpuInformer": "device_api_core.client.aio.gpus",
+    **dict.fromkeys(_generated.ASYNCHRONOUS, "device_api_core.client.aio._generated"),
 }
 
 

@@ -7,17 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
 
-from device_api_core.resources import READY, Condition, ConditionStatus
-
-
-class HasConditions(Protocol):
-    """An object with a status with conditions."""
-
-    @property
-    def status(self) -> Any:
-        """What has ``conditions``, each type at most once."""
+from device_api_core.resources import READY, Condition, ConditionStatus, HasConditions
 
 
 def conditions(resource: HasConditions) -> Mapping[str, Condition]:

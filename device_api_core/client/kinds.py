@@ -8,14 +8,10 @@ A kind follows it if its service has ``Get<Kind>``, ``List<Kinds>`` and ``Watch<
   ``metadata.resource_version``; an answer of Watch has ``type`` and ``object``,
 * the object has ``metadata`` with ``name`` and a version.
 
-For such a kind these are written per kind, by hand or by a generator, and nothing else:
-
-* the frozen value (``Gpu``) and its conversion from the message (:mod:`.convert`),
-* in ``<kinds>.py``: its list, its event, its indexers, a :class:`Kind` that names them, and three
-  short classes over the generic ones: the calls (``Gpus(Reads)``), the informer and the lister,
-* the same two, without the lister, in ``aio/<kinds>.py``; and an attribute in each ``v1alpha1``.
-
-:mod:`.gpus` is the example.
+From its .proto the generator (``tools/codegen``) makes all that is particular to such a kind: the
+frozen values and their conversion; and in ``_generated`` its list, its event, a :class:`Kind` that
+names them, and short classes over the generic ones: calls and informer, for threads and for
+asyncio, and lister. By hand is only what the .proto does not say, in :mod:`.expansions`.
 """
 
 from __future__ import annotations
@@ -28,10 +24,10 @@ from typing import Any, Generic, Protocol, TypeVar
 from google.protobuf.descriptor import ServiceDescriptor
 
 from device_api_core.client.calls import Method, Streaming, Unary, method
-from device_api_core.client.convert import parse_version
 from device_api_core.client.errors import RpcFailed
 from device_api_core.client.indexers import Indexer
 from device_api_core.client.watch import EventType, WatchEvent
+from device_api_core.conversion import parse_version
 from device_api_core.resources import ObjectMeta
 
 
@@ -65,51 +61,58 @@ class Kind(Generic[T, L, E]):
     """One kind: what generic code must know of it. ``name`` is for people (``gpu``)."""
 
     name: str
+    value: type[T]
     service: ServiceDescriptor
     from_proto: Callable[[Any], T]
+    to_proto: Callable[[T], Any]
     list_of: Callable[[tuple[T, ...], int], L]
     event_of: Callable[[EventType, T, int], E]
     indexers: Mapping[str, Indexer[T]] = field(default_factory=dict)
 
     @cached_property
-    def _get(self) -> Method:
+    def get_method(self) -> Method:
+        """The method that reads one object."""
         return self._method("Get")
 
     @cached_property
-    def _list(self) -> Method:
+    def list_method(self) -> Method:
+        """The method that lists all."""
         return self._method("List")
 
     @cached_property
-    def _watch(self) -> Method:
+    def watch_method(self) -> Method:
+        """The method that streams changes."""
         return self._method("Watch")
 
     def get(self, name: str) -> Unary[T]:
         """One object by its exact name."""
-        field = _only_field(self._get)
+        field = only_field(self.get_method)
         return Unary(
-            self._get,
-            self._get.request(name=name),
+            self.get_method,
+            self.get_method.request(name=name),
             lambda response: self.from_proto(getattr(response, field)),
             idempotent=True,
         )
 
     def list(self, **request: Any) -> Unary[L]:
         """All objects; ``request`` are fields of the request that are this kind's own."""
-        field = _only_field(self._list)
+        field = only_field(self.list_method)
 
         def convert(response: Any) -> L:
             listed = getattr(response, field)
             items = sorted(map(self.from_proto, listed.items), key=lambda o: o.metadata.name)
             return self.list_of(tuple(items), parse_version(listed.metadata.resource_version))
 
-        return Unary(self._list, self._list.request(**request), convert, idempotent=True)
+        return Unary(
+            self.list_method, self.list_method.request(**request), convert, idempotent=True
+        )
 
     def version(self) -> Unary[int]:
         """The server's version now: a list of which nothing else is looked at."""
-        field = _only_field(self._list)
+        field = only_field(self.list_method)
         return Unary(
-            self._list,
-            self._list.request(),
+            self.list_method,
+            self.list_method.request(),
             lambda response: parse_version(getattr(response, field).metadata.resource_version),
         )
 
@@ -121,12 +124,12 @@ class Kind(Generic[T, L, E]):
         send_initial_events: bool = False,
     ) -> Streaming[E]:
         """The changes after a version, or the present objects and then every change."""
-        request = self._watch.request()
+        request = self.watch_method.request()
         options: Any = request
         options.opts.resource_version = str(resource_version) if resource_version else ""
         options.opts.allow_watch_bookmarks = allow_bookmarks
         options.opts.send_initial_events = send_initial_events
-        return Streaming(self._watch, request, self._event)
+        return Streaming(self.watch_method, request, self._event)
 
     def _event(self, message: Any) -> E:
         value = self.from_proto(message.object)
@@ -143,6 +146,7 @@ class Kind(Generic[T, L, E]):
         return method(self.service, name)
 
 
-def _only_field(method: Method) -> str:
+def only_field(method: Method) -> str:
+    """The name of the one field of a response."""
     [found] = method.response.DESCRIPTOR.fields
     return found.name

@@ -9,6 +9,10 @@ from device_api_core.client.errors import NotFound
 from device_api_core.client.informing import Informing
 from device_api_core.client.kinds import T
 from device_api_core.client.store import Snapshot
+from device_api_core.resources import ConditionStatus
+
+BY_READY = "ready"
+"""The index by the computed Ready, which every kind with conditions has."""
 
 
 class Lister(Generic[T]):
@@ -50,6 +54,14 @@ class Lister(Generic[T]):
     def index_keys(self, index: str) -> tuple[str, ...]:
         """The keys that the indexer of that name gives any object, sorted."""
         return tuple(sorted(self.snapshot.indexes[index]))
+
+
+class DeviceLister(Lister[T]):
+    """Reads of a kind whose objects have conditions."""
+
+    def by_ready(self, status: ConditionStatus) -> tuple[T, ...]:
+        """The objects whose computed Ready is that, sorted by name."""
+        return self.by_index(BY_READY, status.value)
 
 
 def _sorted(objects: Iterable[T]) -> tuple[T, ...]:

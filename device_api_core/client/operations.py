@@ -8,9 +8,9 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from device_api_core import codec
 from device_api_core._proto import admin_pb2 as pb
 from device_api_core.client.convert import as_json
+from device_api_core.conversion import NANOS, nanoseconds, timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +102,10 @@ def provider_from_proto(message: pb.Provider) -> ProviderInfo:
         contract_version=message.contract_version,
         restarts=message.restarts,
         gpus=message.gpus,
-        last_sign_of_life=codec.nanoseconds(message.last_sign_of_life)
+        last_sign_of_life=nanoseconds(message.last_sign_of_life)
         if message.HasField("last_sign_of_life")
         else None,
-        lease_seconds=message.lease.ToNanoseconds() / codec.NANOS
-        if message.HasField("lease")
-        else None,
+        lease_seconds=message.lease.ToNanoseconds() / NANOS if message.HasField("lease") else None,
         synced=message.synced,
         summary=message.summary,
         condition_types=tuple(message.condition_types),
@@ -140,7 +138,7 @@ def server_from_proto(message: pb.ServerInfo) -> ServerInfo:
     return ServerInfo(
         version=message.version,
         node_name=message.node_name,
-        started=codec.nanoseconds(message.started) if message.HasField("started") else None,
+        started=nanoseconds(message.started) if message.HasField("started") else None,
         resource_version=message.resource_version,
         ready=message.ready,
         waiting_for=message.waiting_for,
@@ -163,7 +161,7 @@ def event_from_proto(message: pb.Event) -> Event:
     """One event as the server sent it."""
     return Event(
         sequence=message.sequence,
-        time=codec.nanoseconds(message.time) if message.HasField("time") else None,
+        time=nanoseconds(message.time) if message.HasField("time") else None,
         severity=message.severity,
         reason=message.reason,
         gpu_name=message.gpu_name,
@@ -185,13 +183,13 @@ def event_to_proto(event: Event) -> pb.Event:
     )
 
 
-def _timestamp(nanoseconds: int | None) -> Timestamp | None:
-    return None if nanoseconds is None else codec.timestamp(nanoseconds)
+def _timestamp(time: int | None) -> Timestamp | None:
+    return None if time is None else timestamp(time)
 
 
 def _duration(seconds: float | None) -> Duration | None:
     if seconds is None:
         return None
     duration = Duration()
-    duration.FromNanoseconds(round(seconds * codec.NANOS))
+    duration.FromNanoseconds(round(seconds * NANOS))
     return duration

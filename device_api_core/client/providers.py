@@ -23,14 +23,13 @@ from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 
-from device_api_core import codec
 from device_api_core._proto import provider_pb2 as pb
 from device_api_core._proto.provider_pb2_grpc import ProviderServiceStub
 from device_api_core.client.calls import Unary, method
-from device_api_core.client.convert import status_to_proto
 from device_api_core.client.endpoint import Caller, Endpoint
 from device_api_core.client.errors import NotServed
 from device_api_core.client.update import HeldUpdate
+from device_api_core.conversion import condition_to_proto, gpu_spec_to_proto, gpu_status_to_proto
 from device_api_core.resources import Condition, GpuSpec, GpuStatus
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["ProviderService"]
@@ -50,9 +49,9 @@ def register(
     """See :meth:`Providers.register`; so the functions below."""
     request = pb.RegisterGpuRequest(
         name=name,
-        spec=codec.spec_message(spec) if spec is not None else None,
+        spec=gpu_spec_to_proto(spec) if spec is not None else None,
         provider_id=provider_id,
-        initial_status=status_to_proto(initial_status) if initial_status is not None else None,
+        initial_status=gpu_status_to_proto(initial_status) if initial_status is not None else None,
     )
     return Unary(
         method(_SERVICE, "RegisterGpu"),
@@ -69,7 +68,7 @@ def unregister(name: str, provider_id: str) -> Unary[bool]:
 
 def update_status(name: str, status: GpuStatus, provider_id: str) -> Unary[int]:
     request = pb.UpdateGpuStatusRequest(
-        name=name, status=status_to_proto(status), provider_id=provider_id
+        name=name, status=gpu_status_to_proto(status), provider_id=provider_id
     )
     call = method(_SERVICE, "UpdateGpuStatus")
     return Unary(call, request, lambda r: r.resource_version, idempotent=True)
@@ -80,7 +79,7 @@ def update_condition(
 ) -> Unary[int]:
     request = pb.UpdateGpuConditionRequest(
         name=name,
-        condition=codec.condition_message(condition),
+        condition=condition_to_proto(condition),
         provider_id=provider_id,
         recommended_action=recommended_action,
     )

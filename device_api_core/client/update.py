@@ -7,12 +7,11 @@ from collections.abc import Iterable
 
 import grpc
 
-from device_api_core import codec
 from device_api_core._proto import provider_pb2 as pb
 from device_api_core._proto.provider_pb2_grpc import ProviderServiceStub
-from device_api_core.client.convert import status_to_proto
 from device_api_core.client.endpoint import Endpoint
 from device_api_core.client.errors import DeviceApiError, UpdateAborted
+from device_api_core.conversion import condition_to_proto, gpu_status_to_proto
 from device_api_core.resources import Condition, GpuStatus
 
 
@@ -45,14 +44,14 @@ class HeldUpdate:
         """Stage one condition; what is wrong with it, :meth:`commit` raises."""
         change = pb.UpdateGpuConditionRequest(
             name=name,
-            condition=codec.condition_message(condition),
+            condition=condition_to_proto(condition),
             recommended_action=recommended_action,
         )
         self._requests.put(pb.UpdateRequest(condition=change))
 
     def set_status(self, name: str, status: GpuStatus) -> None:
         """Stage all conditions and the action of the provider on one GPU."""
-        change = pb.UpdateGpuStatusRequest(name=name, status=status_to_proto(status))
+        change = pb.UpdateGpuStatusRequest(name=name, status=gpu_status_to_proto(status))
         self._requests.put(pb.UpdateRequest(status=change))
 
     def commit(self) -> dict[str, int]:

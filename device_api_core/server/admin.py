@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from device_api_core import codec
 from device_api_core._proto import admin_pb2
 from device_api_core.cache import DeviceCache
+from device_api_core.conversion import NANOS, timestamp
 from device_api_core.errors import Conflict, NotFound
 from device_api_core.events import Event, EventLog, Kind
 from device_api_core.intake import Intake
@@ -75,7 +76,7 @@ class Admin:
             server=admin_pb2.ServerInfo(
                 version=self._facts.version,
                 node_name=self._facts.node_name,
-                started=codec.timestamp(self._facts.started),
+                started=timestamp(self._facts.started),
                 resource_version=self._cache.version,
                 ready=self._readiness.ready,
                 waiting_for=self._readiness.waiting_for,
@@ -149,16 +150,16 @@ def _provider(status: ProviderStatus) -> admin_pb2.Provider:
         condition_types=status.types,
     )
     if status.last_heard is not None:
-        message.last_sign_of_life.CopyFrom(codec.timestamp(status.last_heard))
+        message.last_sign_of_life.CopyFrom(timestamp(status.last_heard))
     if status.lease_seconds is not None:
-        message.lease.FromNanoseconds(int(status.lease_seconds * codec.NANOS))
+        message.lease.FromNanoseconds(int(status.lease_seconds * NANOS))
     return message
 
 
 def _event(event: Event) -> admin_pb2.Event:
     return admin_pb2.Event(
         sequence=event.sequence,
-        time=codec.timestamp(event.time),
+        time=timestamp(event.time),
         severity="Warning" if event.warning else "Normal",
         reason=event.reason,
         gpu_name=event.gpu,

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from device_api_core import codec
 from device_api_core._proto import provider_pb2
 from device_api_core.cache import DeviceCache
+from device_api_core.conversion import NANOS, gpu_spec_from_proto
 from device_api_core.entries import Change, SetCondition, SetStatus
 from device_api_core.errors import InvalidArgument
 from device_api_core.gate import Hold
@@ -58,7 +59,7 @@ class ProviderService:
         provider_id = request.provider_id
         check_name(request.name)
         check_provider_id(provider_id)
-        spec = codec.decode_spec(request.spec)
+        spec = gpu_spec_from_proto(request.spec)
         check_spec(spec)
         initial = codec.decode_status(request.initial_status, provider_id, "initial_status")
         check_status(initial, "initial_status")
@@ -191,7 +192,7 @@ def _life(request: provider_pb2.HeartbeatRequest) -> Life:
         raise InvalidArgument("summary", f"must not exceed {MAX_SUMMARY_CHARS} characters")
     interval = None
     if request.HasField("interval"):
-        interval = request.interval.seconds + request.interval.nanos / codec.NANOS
+        interval = request.interval.seconds + request.interval.nanos / NANOS
         if not 0 < interval <= _MAX_INTERVAL_SECONDS:
             raise InvalidArgument(
                 "interval", f"must be up to {_MAX_INTERVAL_SECONDS} s, not {interval}"

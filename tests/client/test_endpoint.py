@@ -12,7 +12,7 @@ import pytest
 import trustme
 from waiting import SECONDS
 
-from device_api_core.client import AsyncClientset, Clientset, Options, RetryPolicy, Tls
+from device_api_core.client import GPUS, AsyncClientset, Clientset, Options, RetryPolicy, Tls
 from device_api_core.client.errors import (
     DeadlineExceeded,
     LimitExceeded,
@@ -22,7 +22,6 @@ from device_api_core.client.errors import (
     Unavailable,
     Unreachable,
 )
-from device_api_core.client.gpus import GPUS
 from device_api_core.client.retry import NO_RETRY, Attempts, Backoff
 from device_api_core.client.stopping import Stop
 from device_api_core.resources import Condition, ConditionStatus, GpuStatus

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device_api_core.client import GPUS, GpuInformer
 from device_api_core.client.errors import ConfigurationError
 from device_api_core.client.fake import FakeClientset
 from device_api_core.client.freshness import Freshness
-from device_api_core.client.gpus import GPUS, GpuInformer
 from device_api_core.client.options import (
     Keepalive,
     Options,

@@ -9,8 +9,7 @@ import grpc
 import pytest
 from waiting import SECONDS
 
-from device_api_core.client import AsyncGpuInformer
-from device_api_core.client.aio.gpus import AsyncGpus
+from device_api_core.client import AsyncGpuInformer, AsyncGpus
 from device_api_core.client.aio.watch import AsyncWatch
 from device_api_core.client.errors import (
     NotSynced,

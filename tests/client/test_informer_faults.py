@@ -9,14 +9,13 @@ import pytest
 from told import Told
 from waiting import SECONDS, wait_until
 
-from device_api_core.client import GpuInformer, Indexer, condition_is
+from device_api_core.client import GpuInformer, Gpus, Indexer, condition_is
 from device_api_core.client.errors import (
     LimitExceeded,
     Unreachable,
 )
 from device_api_core.client.fake import FakeClientset, FakeNode, gpu
 from device_api_core.client.fake.clientset import FakeCaller
-from device_api_core.client.gpus import Gpus
 from device_api_core.client.watch import Watch
 from device_api_core.resources import ConditionStatus, Gpu
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import ACTIONS, Action, ScriptedServer, Witness
 
+from device_api_core.client import GPUS, GpuEvent, GpuList
 from device_api_core.client.aio.reflector import AsyncReflector
 from device_api_core.client.aio.watch import AsyncWatch
 from device_api_core.client.delivery import Handler, Registration
@@ -20,8 +21,8 @@ from device_api_core.client.errors import (
     Unavailable,
     WatchExpired,
 )
-from device_api_core.client.gpus import BY_READY, GPUS, GpuEvent, GpuList
 from device_api_core.client.informing import Informing
+from device_api_core.client.lister import BY_READY
 from device_api_core.client.reflection import List, Pause, Reflection, WatchFrom
 from device_api_core.client.reflector import Reflector
 from device_api_core.client.retry import Backoff

@@ -7,58 +7,56 @@ always give the same files, so the result is committed and checked by comparing.
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from device_api_codegen.rendering import PACKAGES
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parents[2]
+PLUGIN = Path(__file__).with_name("protoc-gen-device-api")
+EXPANSIONS = ROOT / "device_api_core" / "client" / "expansions"
 
 
 @dataclass(frozen=True)
 class Target:
-    """Some .proto files and the one Python package that receives their code."""
+    """A folder of .proto files and the one Python package that receives their code."""
 
     sources: Path
-    protos: tuple[str, ...]
     package: str
     folder: Path
 
+    @property
+    def protos(self) -> list[str]:
+        """The files, as they import one another."""
+        return sorted(str(p.relative_to(self.sources)) for p in self.sources.rglob("*.proto"))
 
-TARGETS = (
-    Target(
-        sources=ROOT / "proto",
-        protos=(
-            "nvidia/device/v1alpha1/gpu.proto",
-            "nvidia/device/v1alpha1/provider.proto",
-            "device_api/admin/v1/admin.proto",
-        ),
-        package="device_api_core._proto",
-        folder=ROOT / "device_api_core" / "_proto",
-    ),
-    Target(
-        sources=ROOT / "providers" / "nvsentinel_bridge" / "proto",
-        protos=("nvsentinel/datamodels/health_event.proto",),
-        package="device_api_nvsentinel_bridge._proto",
-        folder=ROOT / "providers" / "nvsentinel_bridge" / "device_api_nvsentinel_bridge" / "_proto",
-    ),
+
+API = Target(
+    sources=ROOT / "proto",
+    package="device_api_core._proto",
+    folder=ROOT / "device_api_core" / "_proto",
+)
+BRIDGE = Target(
+    sources=ROOT / "providers" / "nvsentinel_bridge" / "proto",
+    package="device_api_nvsentinel_bridge._proto",
+    folder=ROOT / "providers" / "nvsentinel_bridge" / "device_api_nvsentinel_bridge" / "_proto",
 )
 
 
-def compile_protos(target: Target, out: Path) -> None:
-    """Run protoc with the plugins for messages, gRPC stubs and their types."""
+def run_protoc(target: Target, *outputs: str) -> None:
+    """Run protoc with some of its plugins."""
     status = protoc.main(
         [
             "protoc",
             f"--proto_path={target.sources}",
             f"--proto_path={files('grpc_tools') / '_proto'}",
-            f"--python_out={out}",
-            f"--grpc_python_out={out}",
-            f"--mypy_out=quiet:{out}",
-            f"--mypy_grpc_out=quiet:{out}",
+            *outputs,
             *target.protos,
         ]
     )
@@ -79,21 +77,78 @@ def relocate(code: str, target: Target) -> str:
     return code
 
 
-def generate(target: Target) -> None:
+def messages(target: Target) -> dict[Path, str]:
+    """Messages, gRPC stubs and their types."""
     with tempfile.TemporaryDirectory() as scratch:
-        compile_protos(target, Path(scratch))
-        code = {
-            path.name: relocate(path.read_text(encoding="utf-8"), target)
-            for path in sorted(Path(scratch).rglob("*_pb2*.py*"))
+        run_protoc(
+            target,
+            f"--python_out={scratch}",
+            f"--grpc_python_out={scratch}",
+            f"--mypy_out=quiet:{scratch}",
+            f"--mypy_grpc_out=quiet:{scratch}",
+        )
+        return {
+            target.folder / path.name: relocate(path.read_text(encoding="utf-8"), target)
+            for path in Path(scratch).rglob("*_pb2*.py*")
         }
-    for stale in target.folder.glob("*_pb2*"):
-        if stale.name not in code:
-            stale.unlink()
-    for name, text in code.items():
-        (target.folder / name).write_text(text, encoding="utf-8")
-    print(f"{target.package}: {len(code)} files from {len(target.protos)} protos")
+
+
+def clients(target: Target) -> dict[Path, str]:
+    """Values, conversions and clients of the kinds, formatted as hand-written code is."""
+    expansions = "+".join(
+        sorted(path.stem for path in EXPANSIONS.glob("*.py") if path.stem != "__init__")
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        run_protoc(
+            target,
+            f"--plugin=protoc-gen-device-api={PLUGIN}",
+            f"--device-api_out=expansions={expansions}:{scratch}",
+        )
+        found = {
+            ROOT / path.relative_to(scratch): path.read_text(encoding="utf-8")
+            for path in sorted(Path(scratch).rglob("*.py"))
+        }
+    return {path: formatted(path, code) for path, code in found.items()}
+
+
+def formatted(path: Path, code: str) -> str:
+    """The code without imports that it does not need, in the project's style."""
+    # A module that is only about to be written is ours, too.
+    ours = 'lint.isort.known-first-party = ["device_api_core"]'
+    organize = ["check", "--quiet", "--fix", "--select=F401,I", f"--config={ours}"]
+    for command in (organize, ["format"]):
+        done = subprocess.run(
+            ["ruff", *command, f"--stdin-filename={path}", "-"],
+            input=code,
+            capture_output=True,
+            cwd=ROOT,
+            encoding="utf-8",
+            check=False,
+        )
+        if done.returncode != 0:
+            sys.exit(f"ruff {command[0]} failed on {path}:\n{done.stderr}{done.stdout}")
+        code = done.stdout
+    return code
+
+
+def install(code: Mapping[Path, str], stale: Iterable[Path]) -> None:
+    """Write what is new; remove what nothing generates any more."""
+    for path in stale:
+        if path not in code:
+            path.unlink()
+    for path, text in code.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Generate everything, and only then write."""
+    code = {**messages(API), **messages(BRIDGE), **clients(API)}
+    stale = [path for target in (API, BRIDGE) for path in target.folder.glob("*_pb2*")]
+    stale += [path for folder in PACKAGES for path in (ROOT / folder).glob("*.py")]
+    install(code, stale)
+    print(f"{len(code)} files from {len(API.protos) + len(BRIDGE.protos)} protos")
 
 
 if __name__ == "__main__":
-    for each in TARGETS:
-        generate(each)
+    main()

@@ -14,8 +14,8 @@ from device_api_core.client.calls import Streaming, Unary
 from device_api_core.client.errors import DeviceApiError, Unreachable
 from device_api_core.client.fake.node import TARGET, FakeNode
 from device_api_core.client.fake.watches import Subscription
+from device_api_core.client.kinds import Resource
 from device_api_core.client.watch import WatchEvent
-from device_api_core.resources import Gpu
 
 V = TypeVar("V")
 E = TypeVar("E", bound=WatchEvent[Any])
@@ -59,6 +59,7 @@ class FakeAsyncStream:
 
     def __init__(self, node: FakeNode, streaming: Streaming[Any]) -> None:
         self._node = node
+        self._path = streaming.method.path
         self._parse = streaming.method.response.FromString
         request: Any = streaming.request
         self._bookmarks = request.opts.allow_watch_bookmarks
@@ -80,7 +81,7 @@ class FakeAsyncStream:
             self._awake.clear()
             frame = self._node.read(self._subscription)
             if frame is None and not await self._woken():
-                frame = self._node.bookmark()
+                frame = self._node.bookmark(self._path)
             if frame is not None:
                 return self._parse(frame)
         return grpc.aio.EOF
@@ -112,11 +113,11 @@ class FakeAsyncStream:
 
 
 class FakeAsyncClientset(AsyncClientset):
-    """A clientset of a fake node: of the ``node`` given, else of a new one with these GPUs."""
+    """A clientset of a fake node: of the ``node`` given, else of a new one with these objects."""
 
-    def __init__(self, *gpus: Gpu, node: FakeNode | None = None) -> None:
+    def __init__(self, *objects: Resource, node: FakeNode | None = None) -> None:
         self.node = node or FakeNode()
-        for each in gpus:
+        for each in objects:
             self.node.add(each)
         caller = FakeAsyncCaller(self.node)
         super().__init__(caller, caller)

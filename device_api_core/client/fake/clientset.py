@@ -10,9 +10,9 @@ from device_api_core.client.clientset import Clientset
 from device_api_core.client.errors import DeviceApiError, Unreachable
 from device_api_core.client.fake.node import TARGET, FakeNode
 from device_api_core.client.fake.watches import Subscription
+from device_api_core.client.kinds import Resource
 from device_api_core.client.stopping import Stop
 from device_api_core.client.watch import Watch, WatchEvent
-from device_api_core.resources import Gpu
 
 V = TypeVar("V")
 E = TypeVar("E", bound=WatchEvent[Any])
@@ -49,6 +49,7 @@ class FakeStream:
 
     def __init__(self, node: FakeNode, streaming: Streaming[Any], closed: Stop) -> None:
         self._node = node
+        self._path = streaming.method.path
         self._parse = streaming.method.response.FromString
         request: Any = streaming.request
         self._bookmarks = request.opts.allow_watch_bookmarks
@@ -86,17 +87,17 @@ class FakeStream:
                 return frame
             woken = self._awake.wait(self._node.bookmark_seconds if self._bookmarks else None)
             if not woken:
-                return self._node.bookmark()
+                return self._node.bookmark(self._path)
         raise StopIteration
 
 
 class FakeClientset(Clientset):
-    """A clientset of a fake node: of the ``node`` given, else of a new one with these GPUs. The
+    """A clientset of a fake node: of the ``node`` given, else of a new one with these objects. The
     node is where a test lets things happen."""
 
-    def __init__(self, *gpus: Gpu, node: FakeNode | None = None) -> None:
+    def __init__(self, *objects: Resource, node: FakeNode | None = None) -> None:
         self.node = node or FakeNode()
-        for each in gpus:
+        for each in objects:
             self.node.add(each)
         caller = FakeCaller(self.node)
         super().__init__(caller, caller)

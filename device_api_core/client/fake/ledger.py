@@ -5,29 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from device_api_core import codec, conditions
+from device_api_core import conditions
+from device_api_core._proto import gpu_pb2
+from device_api_core.client.fake.table import Table
+from device_api_core.client.watch import EventType
 from device_api_core.entries import Change, Entry, encoded, merge_spec
 from device_api_core.errors import AlreadyExists, LimitExceeded, NotFound
-from device_api_core.resources import GpuSpec, GpuStatus
+from device_api_core.resources import Gpu, GpuSpec, GpuStatus
 from device_api_core.staging import prepare
 from device_api_core.validation import MAX_GPUS
 
 
 class Ledger:
-    """All GPUs by name, and the version. ``publish`` is given each event as its version and its
-    bytes; ``wall`` is nanoseconds since the Unix epoch. The caller sees to it that one thread at a
-    time is here."""
+    """All GPUs by name. Each change is published in ``table``, where readers see it; ``wall`` is
+    nanoseconds since the Unix epoch. The caller sees to it that one thread at a time is here."""
 
     def __init__(
-        self, version: int, *, publish: Callable[[int, bytes], None], wall: Callable[[], int]
+        self, table: Table[Gpu], entries: Iterable[Entry] = (), *, wall: Callable[[], int]
     ) -> None:
-        self.version = version
-        self.entries: dict[str, Entry] = {}
-        self._publish = publish
+        self.entries = {entry.name: entry for entry in entries}
+        self._table = table
         self._wall = wall
 
     def __repr__(self) -> str:
         return f"<Ledger {len(self.entries)} GPUs at version {self.version}>"
+
+    @property
+    def version(self) -> int:
+        """The version of the last change."""
+        return self._table.version
 
     def get(self, name: str) -> Entry:
         """One GPU. Raises ``NotFound``."""
@@ -119,7 +125,7 @@ class Ledger:
         for entry, known in step.installs:
             self.entries[entry.name] = entry
             if known is None or entry.version != known.version:
-                self._tell("MODIFIED" if known else "ADDED", entry)
+                self._tell(EventType.MODIFIED if known else EventType.ADDED, entry)
 
     def _without(self, entry: Entry, health: conditions.Health, provider_id: str) -> bool:
         kept = replace(entry, registrants=entry.registrants - {provider_id}, health=health)
@@ -134,11 +140,11 @@ class Ledger:
 
     def _remove(self, entry: Entry) -> None:
         del self.entries[entry.name]
-        self._tell("DELETED", encoded(entry, entry, self.version + 1))
+        self._tell(EventType.DELETED, encoded(entry, entry, self.version + 1))
 
-    def _tell(self, event_type: str, entry: Entry) -> None:
-        self.version = entry.version
-        self._publish(entry.version, codec.watch_response(event_type, entry.item))
+    def _tell(self, type: EventType, entry: Entry) -> None:
+        message = gpu_pb2.GetGpuResponse.FromString(entry.get_response).gpu
+        self._table.publish(type, message, entry.version)
 
     def _check_uuid(self, name: str, spec: GpuSpec, known: Entry | None) -> None:
         uuid = spec.uuid.casefold()

@@ -9,32 +9,35 @@ from typing import Any, NoReturn, Self
 
 import grpc
 
-from device_api_core._proto import admin_pb2, gpu_pb2, provider_pb2
+from device_api_core._proto import admin_pb2, provider_pb2
+from device_api_core.client._generated import KINDS
 from device_api_core.client.calls import Method, Streaming, method
 from device_api_core.client.errors import REASON_METADATA, DeviceApiError
 from device_api_core.client.fake.clientset import FakeStream
 from device_api_core.client.fake.node import FakeNode
+from device_api_core.client.kinds import Resource
 from device_api_core.client.stopping import Stop
-from device_api_core.resources import Gpu
 
 _THREADS = 64
 """One for each watch that is open at a time."""
 
 _SERVICES = (
-    gpu_pb2.DESCRIPTOR.services_by_name["GpuService"],
+    *(kind.service for kind in KINDS),
     provider_pb2.DESCRIPTOR.services_by_name["ProviderService"],
     admin_pb2.DESCRIPTOR.services_by_name["Admin"],
 )
+
+_WATCHES = {kind.watch_method.path for kind in KINDS}
 
 
 class FakeServer(grpc.GenericRpcHandler):
     """Serves a node at ``target`` (``unix:///path``, ``127.0.0.1:0``), everything on one socket.
     Use ``with``; :attr:`target` is then where it listens."""
 
-    def __init__(self, target: str, *gpus: Gpu, node: FakeNode | None = None) -> None:
+    def __init__(self, target: str, *objects: Resource, node: FakeNode | None = None) -> None:
         self.target = target
         self.node = node or FakeNode()
-        for each in gpus:
+        for each in objects:
             self.node.add(each)
         methods = [method(s, m.name) for s in _SERVICES for m in s.methods]
         self._methods = {m.path: m for m in methods}
@@ -66,7 +69,7 @@ class FakeServer(grpc.GenericRpcHandler):
         found = self._methods.get(handler_call_details.method)
         if found is None or found.path.endswith("/Update"):
             return None
-        watch = found.path.endswith("/WatchGpus")
+        watch = found.path in _WATCHES
         make: Callable[..., Any] = (
             grpc.unary_stream_rpc_method_handler if watch else grpc.unary_unary_rpc_method_handler
         )

@@ -1,4 +1,4 @@
-"""The services of a fake node: messages in, messages out, checked as the server checks them."""
+"""Writing to a fake node: messages in, messages out, checked as the server checks them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 from google.protobuf.message import Message
 
 from device_api_core import codec
-from device_api_core._proto import admin_pb2, gpu_pb2, provider_pb2
+from device_api_core._proto import admin_pb2, provider_pb2
 from device_api_core.client.fake.ledger import Ledger
 from device_api_core.conditions import has_lapsed
+from device_api_core.conversion import gpu_spec_from_proto
 from device_api_core.entries import SetCondition, SetStatus
 from device_api_core.errors import InvalidArgument, NotFound
 from device_api_core.validation import (
@@ -23,11 +24,8 @@ from device_api_core.validation import (
     check_type,
 )
 
-READS = "/nvidia.device.v1alpha1.GpuService/"
 _WRITES = "/nvidia.device.v1alpha1.ProviderService/"
 _ACTS = "/device_api.admin.v1.Admin/"
-
-_MAX_VERSION = 2**63 - 1
 
 
 class Services:
@@ -37,8 +35,6 @@ class Services:
         self.ledger = ledger
         self._heard: set[str] = set()
         self.methods: dict[str, Callable[[Any], Message]] = {
-            READS + "GetGpu": self._get_gpu,
-            READS + "ListGpus": self._list_gpus,
             _WRITES + "RegisterGpu": self._register,
             _WRITES + "UnregisterGpu": self._unregister,
             _WRITES + "UpdateGpuStatus": self._update_status,
@@ -50,22 +46,12 @@ class Services:
             _ACTS + "ForgetGpu": self._forget_gpu,
         }
 
-    # --- reads
-
-    def _get_gpu(self, request: gpu_pb2.GetGpuRequest) -> Message:
-        check_name(request.name)
-        return gpu_pb2.GetGpuResponse.FromString(self.ledger.get(request.name).get_response)
-
-    def _list_gpus(self, request: gpu_pb2.ListGpusRequest) -> Message:
-        items = [e.item for e in self.ledger.entries.values()]
-        return gpu_pb2.ListGpusResponse.FromString(codec.list_response(self.ledger.version, items))
-
     # --- writes
 
     def _register(self, request: provider_pb2.RegisterGpuRequest) -> Message:
         check_name(request.name)
         check_provider_id(request.provider_id)
-        spec = codec.decode_spec(request.spec)
+        spec = gpu_spec_from_proto(request.spec)
         check_spec(spec)
         initial = codec.decode_status(request.initial_status, request.provider_id, "initial_status")
         check_status(initial, "initial_status")
@@ -153,23 +139,3 @@ class Services:
     def _forget_gpu(self, request: admin_pb2.ForgetGpuRequest) -> Message:
         check_name(request.name)
         return admin_pb2.ForgetGpuResponse(deleted=self.ledger.unregister(request.name))
-
-
-def watched_version(options: gpu_pb2.ListOptions) -> int | None:
-    """Where a watch is to start; ``None`` for the present state. Raises ``InvalidArgument``."""
-    text = options.resource_version
-    if text in {"", "0"}:
-        return None
-    if not (text.isascii() and text.isdigit()) or len(text) > len(str(_MAX_VERSION)):
-        raise InvalidArgument(
-            "opts.resource_version",
-            f"must be a decimal version from a list or event, not {text[:64]!r}",
-        )
-    if int(text) > _MAX_VERSION:
-        raise InvalidArgument("opts.resource_version", f"{text} does not fit 63 bits")
-    if options.send_initial_events:
-        raise InvalidArgument(
-            "opts.send_initial_events",
-            "cannot be combined with a resource_version: initial events are the current state",
-        )
-    return int(text)

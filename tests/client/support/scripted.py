@@ -9,7 +9,6 @@ from typing import Any
 from hypothesis import strategies as st
 
 from device_api_core._proto import gpu_pb2 as pb
-from device_api_core.client.convert import gpu_to_proto
 from device_api_core.client.errors import (
     DeadlineExceeded,
     LimitExceeded,
@@ -19,6 +18,7 @@ from device_api_core.client.errors import (
     WatchExpired,
 )
 from device_api_core.client.watch import Watch
+from device_api_core.conversion import gpu_to_proto
 from device_api_core.resources import Condition, ConditionStatus, Gpu, GpuStatus, ObjectMeta
 
 NAMES = [f"gpu-{c}" for c in "abcd"]

@@ -1,15 +1,11 @@
-"""The resources of the API as immutable values: Gpu, GpuSpec, GpuStatus, Condition, ObjectMeta.
-
-They mirror the messages of ``proto/nvidia/device/v1alpha1/gpu.proto``. All of them are frozen and
-hold only immutable values, so one object may be shared by the cache, every reader and every
-thread. Times are integers: nanoseconds since the Unix epoch, UTC.
-"""
+"""What the objects of every kind have in common: a name, a version, and conditions."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Protocol
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -27,7 +23,7 @@ class ConditionStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One aspect of a GPU's health, as one provider sees it.
+    """One aspect of a device's health, as one provider sees it.
 
     ``type`` is CamelCase, optionally with a domain prefix (``MemoryHealthy``,
     ``example.com/FanHealthy``). ``reason`` is a CamelCase word for programs, ``message`` a
@@ -53,36 +49,6 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class GpuSpec:
-    """What a GPU is. Empty strings and ``None`` mean "not said".
-
-    ``uuid`` keeps the driver's spelling (``GPU-`` and 8-4-4-4-12 hex digits). ``index`` is NVML's
-    index and ``minor`` the N of ``/dev/nvidiaN``. ``pci_bus_id`` is lower-case
-    ``domain:bus:device.function`` with a four-digit domain (``0000:1b:00.0``). ``memory_bytes`` is
-    the total frame buffer. ``mig_mode`` is ``enabled``, ``disabled`` or empty where the board has
-    no MIG.
-    """
-
-    uuid: str = ""
-    index: int | None = None
-    minor: int | None = None
-    pci_bus_id: str = ""
-    product_name: str = ""
-    architecture: str = ""
-    memory_bytes: int | None = None
-    serial: str = ""
-    mig_mode: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class GpuStatus:
-    """How a GPU is: its conditions, and what an operator should do about it (``""`` = nothing)."""
-
-    conditions: tuple[Condition, ...] = ()
-    recommended_action: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class ObjectMeta:
     """Name and version. ``resource_version`` is the server-wide counter's value at the object's
     last change; 0 means "never stored"."""
@@ -93,24 +59,44 @@ class ObjectMeta:
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
-    """A GPU as the API shows it."""
+class Object:
+    """An object of the API. The kinds derive from it."""
 
     metadata: ObjectMeta
-    spec: GpuSpec = field(default_factory=GpuSpec)
-    status: GpuStatus = field(default_factory=GpuStatus)
 
     @property
     def name(self) -> str:
         """Shorthand for ``metadata.name``."""
         return self.metadata.name
 
-    def condition(self, type: str) -> Condition | None:
+
+class Conditions(Protocol):
+    """A status with conditions, each type at most once."""
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """In the server's order."""
+
+
+class HasConditions(Protocol):
+    """An object with such a status."""
+
+    @property
+    def status(self) -> Conditions:
+        """How it is."""
+
+
+class Device(Object):
+    """An object whose status has conditions."""
+
+    __slots__ = ()
+
+    def condition(self: HasConditions, type: str) -> Condition | None:
         """The condition of that type, or ``None``."""
         return next((c for c in self.status.conditions if c.type == type), None)
 
     @property
-    def ready(self) -> ConditionStatus:
-        """Status of the computed Ready condition; Unknown if the GPU carries none."""
-        ready = self.condition(READY)
+    def ready(self: HasConditions) -> ConditionStatus:
+        """Status of the computed Ready condition; Unknown if the object carries none."""
+        ready = next((c for c in self.status.conditions if c.type == READY), None)
         return ConditionStatus.UNKNOWN if ready is None else ready.status

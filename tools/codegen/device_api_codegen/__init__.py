@@ -1,0 +1,1 @@
+"""The code generator: from descriptors to values, conversions, clients, informers and listers."""

@@ -1,0 +1,8 @@
+"""The generator is no installed package: it is found where it lies."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
