@@ -47,7 +47,7 @@ fix: env  ## Correct and format what can be corrected by itself
 	$(call say,correcting)
 	@$(HATCH) run fix
 
-code-gen: $(TOOLS)  ## Generate the code of the API from proto/
+code-gen: $(TOOLS)  ## Generate messages, values and clients from proto/
 	$(call say,generating code)
 	@$(HATCH) run codegen:generate
 

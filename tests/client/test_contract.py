@@ -33,6 +33,11 @@ def test_a_gpu_that_is_registered_can_be_read(gpus, providers, name):
     assert (found.ready, conditions(found)[READY].reason) == (UNKNOWN, "NoConditions")
 
 
+def test_a_provider_may_name_itself_when_it_lists(gpus, providers, name):
+    providers.register(name, provider_id="p")
+    assert name in {gpu.name for gpu in gpus.list(provider_id="p").items}
+
+
 def test_registering_again_merges_the_spec_and_keeps_the_health(gpus, providers, name):
     providers.register(name, GpuSpec(index=1), provider_id="p")
     providers.update_condition(name, Condition("A", FALSE, "Bad"), provider_id="p")

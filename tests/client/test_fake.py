@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from device_api_core.client import condition_is, is_healthy
+from device_api_core.client import GPUS, condition_is, is_healthy
 from device_api_core.client.errors import (
     DeadlineExceeded,
     LimitExceeded,
@@ -14,7 +14,7 @@ from device_api_core.client.errors import (
     Unavailable,
 )
 from device_api_core.client.fake import FakeClientset, FakeNode, gpu
-from device_api_core.resources import ConditionStatus
+from device_api_core.resources import ConditionStatus, Object, ObjectMeta
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
@@ -64,6 +64,13 @@ def test_a_fake_refuses_what_it_is_told_to(clients, node):
     clients.v1alpha1.providers.register("gpu-a", provider_id="p")
     [provider] = clients.admin.list_providers().providers
     assert (provider.name, provider.gpus) == ("p", 1)
+
+
+def test_a_fake_takes_only_objects_of_the_api(node):
+    with pytest.raises(TypeError, match="Object is no kind"):
+        node.add(Object(ObjectMeta("a")))
+    assert node.remove("gpu-a", GPUS)
+    assert [gpu.name for gpu in node.objects(GPUS)] == ["gpu-b"]
 
 
 def test_a_fake_sends_bookmarks_after_silence(node):
