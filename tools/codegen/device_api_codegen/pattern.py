@@ -26,11 +26,20 @@ from google.protobuf.descriptor import (
 )
 
 from device_api_codegen.names import snake
-from device_api_codegen.values import Comments, Field, PatternError, Value, field_of, values_of
+from device_api_codegen.values import (
+    SHARED,
+    Comments,
+    Field,
+    PatternError,
+    Value,
+    field_of,
+    values_of,
+)
 
 __all__ = ["Kind", "PatternError", "kinds_of", "unique"]
 
 META = "nvidia.device.v1alpha1.ObjectMeta"
+CONDITION = "nvidia.device.v1alpha1.Condition"
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ def _kind(service: ServiceDescriptor, watch: MethodDescriptor, comments: Comment
         proto=service.file.name,
         list_message=_listed(list_, object_).name,
         numbered="resource_version" in own,
-        conditioned=_has(own["status"].message_type, "conditions"),
+        conditioned=_conditioned(_message(own["status"])),
         options=_options(list_, comments),
         values=values,
     )
@@ -150,13 +159,26 @@ def _object(
     object_: Descriptor, comments: Comments
 ) -> tuple[dict[str, FieldDescriptor], tuple[Value, ...]]:
     own = {field.name: field for field in object_.fields}
-    for name in ("metadata", "spec", "status"):
-        _message(_need(object_, name))
-    if own["metadata"].message_type.full_name != META:
-        raise PatternError(f"{own['metadata'].full_name}: must be a {META}")
+    meta = _need(object_, "metadata")
+    if _message(meta).full_name != META or meta.is_repeated:
+        raise PatternError(f"{meta.full_name}: must be one {META}")
+    for name in ("spec", "status"):
+        part = _need(object_, name)
+        if _message(part).full_name in SHARED or part.is_repeated:
+            raise PatternError(f"{part.full_name}: must be one message of the kind's own")
+    number = own.get("resource_version")
+    if number is not None and number.type != FieldDescriptor.TYPE_INT64:
+        raise PatternError(f"{number.full_name}: must be an int64")
     for name in own.keys() - {"metadata", "spec", "status", "resource_version"}:
         raise PatternError(f"{own[name].full_name}: belongs in spec or status")
     return own, values_of(object_, comments)
+
+
+def _conditioned(status: Descriptor) -> bool:
+    field = status.fields_by_name.get("conditions")
+    if field is None or field.message_type is None:
+        return False
+    return field.is_repeated and field.message_type.full_name == CONDITION
 
 
 def _options(list_: MethodDescriptor, comments: Comments) -> tuple[Field, ...]:
@@ -169,14 +191,11 @@ def _options(list_: MethodDescriptor, comments: Comments) -> tuple[Field, ...]:
     return tuple(field_of(field, comments) for field in fields)
 
 
-def _has(message: Descriptor, name: str) -> bool:
-    return name in message.fields_by_name
-
-
 def _need(message: Descriptor, name: str) -> FieldDescriptor:
-    if not _has(message, name):
+    found = message.fields_by_name.get(name)
+    if found is None:
         raise PatternError(f"{message.full_name}: the field {name} is missing")
-    return message.fields_by_name[name]
+    return found
 
 
 def _message(field: FieldDescriptor) -> Descriptor:

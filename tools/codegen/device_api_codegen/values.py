@@ -6,7 +6,7 @@ import keyword
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, OneofDescriptor
 
 from device_api_codegen.names import snake
 
@@ -72,10 +72,10 @@ def values_of(object_: Descriptor, comments: Comments) -> tuple[Value, ...]:
     """The values below an object and, last, its own."""
     _check_name(object_)
     found: dict[str, Value] = {}
-    parts = [object_.fields_by_name[name] for name in ("spec", "status")]
-    for part in parts:
+    fields = []
+    for part in (object_.fields_by_name["spec"], object_.fields_by_name["status"]):
         _collect(part, object_, comments, found)
-    fields = tuple(_whole(field_of(part, comments), part) for part in parts)
+        fields.append(_whole(field_of(part, comments)))
     meta = field_of(object_.fields_by_name["metadata"], comments)
     version = ", message.resource_version" if "resource_version" in object_.fields_by_name else ""
     meta = replace(
@@ -93,7 +93,7 @@ def field_of(field: FieldDescriptor, comments: Comments) -> Field:
     """One field as the templates need it."""
     if keyword.iskeyword(field.name):
         raise PatternError(f"{field.full_name}: is a word of Python")
-    if field.containing_oneof is not None and not _is_optional(field):
+    if field.containing_oneof is not None and not _is_optional(field.containing_oneof, field.name):
         raise PatternError(f"{field.full_name}: a oneof has no value here: use optional fields")
     type_, default, from_proto, to_proto = _element(field)
     read, write = f"message.{field.name}", f"value.{field.name}"
@@ -133,16 +133,16 @@ def _scalar(field: FieldDescriptor) -> tuple[str, str]:
     return SCALARS[field.cpp_type]
 
 
-def _whole(field: Field, part: FieldDescriptor) -> Field:
+def _whole(field: Field) -> Field:
     """Spec and status are always there: empty rather than absent."""
-    name = part.message_type.name
+    name = field.type.removesuffix(" | None")
     function = snake(name)
     return replace(
         field,
         type=name,
         default=f"field(default_factory={name})",
-        from_proto=f"{function}_from_proto(message.{part.name})",
-        to_proto=f"{function}_to_proto(value.{part.name})",
+        from_proto=f"{function}_from_proto(message.{field.name})",
+        to_proto=f"{function}_to_proto(value.{field.name})",
     )
 
 
@@ -170,6 +170,6 @@ def _check_name(message: Descriptor) -> None:
         raise PatternError(f"{message.full_name}: the name {message.name} is taken")
 
 
-def _is_optional(field: FieldDescriptor) -> bool:
-    oneof = field.containing_oneof
-    return len(oneof.fields) == 1 and oneof.name == f"_{field.name}"
+def _is_optional(oneof: OneofDescriptor, field: str) -> bool:
+    """Whether it is the one that stands for an optional field."""
+    return len(oneof.fields) == 1 and oneof.name == f"_{field}"

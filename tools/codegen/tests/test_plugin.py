@@ -83,7 +83,7 @@ def error_of(protos: Path, *changes: tuple[str, str], parameter: str = "expansio
         ("string driver = 2;", "repeated string driver = 2;", "ListNicsRequest.driver: an option"),
         ("string driver = 2;", "string timeout_seconds = 2;", "ListNicsRequest.timeout_seconds: "),
         ("Nic object = 2;", "string object = 2;", "WatchNicsResponse.object: must be a message"),
-        ("ObjectMeta metadata", "NicPort metadata", "Nic.metadata: must be a nvidia.device."),
+        ("ObjectMeta metadata", "NicPort metadata", "Nic.metadata: must be one nvidia."),
         ("NicStatus status = 3;", "NicStatus state = 3;", "Nic: the field status is missing"),
         ("NicStatus status = 3;", "NicStatus status = 3; bool x = 9;", "Nic.x: belongs in spec or"),
         ("bool rdma = 6;", "map<string, string> rdma = 6;", "NicSpec.rdma: a map has no frozen"),
@@ -96,6 +96,14 @@ def error_of(protos: Path, *changes: tuple[str, str], parameter: str = "expansio
             "NicSpec.rdma: nvidia.device.v1alpha1.Gpu",
         ),
         ("bool rdma = 6;", "message In {} In rdma = 6;", "NicSpec.rdma: nvidia.device.v1alpha1."),
+        ("NicSpec spec = 2;", "repeated NicSpec spec = 2;", "Nic.spec: must be one message"),
+        ("NicStatus status = 3;", "ObjectMeta status = 3;", "Nic.status: must be one message"),
+        ("NicSpec spec = 2;", "Condition spec = 2;", "Nic.spec: must be one message of"),
+        (
+            "NicStatus status = 3;",
+            "NicStatus status = 3; string resource_version = 4;",
+            "Nic.resource_version: must be an int64",
+        ),
         ("NicModule", "Device", "Device: the name Device is taken"),
         ("Nics", "Nic", "NicService: Nic is its own plural"),
     ],
@@ -133,6 +141,13 @@ def test_a_service_without_a_watch_is_no_kind(protos):
     made = respond(request_of(protos, nic=silent))
     assert not made.error
     assert not [file.name for file in made.file if "nic" in file.name]
+
+
+@pytest.mark.parametrize(("type_", "base"), [("Condition", "Device"), ("NicPort", "Object")])
+def test_only_conditions_make_a_device(protos, type_, base):
+    toy = TOY.replace("repeated Condition conditions", f"repeated {type_} conditions")
+    code = {file.name: file.content for file in respond(request_of(protos, nic=toy)).file}
+    assert f"class Nic({base}):" in code["device_api_core/resources/_generated/nic.py"]
 
 
 def test_an_expansion_is_the_base_of_the_lister(protos):
