@@ -7,7 +7,7 @@ every kind it is generated; what the kinds share is in :mod:`.meta`.
 from __future__ import annotations
 
 from device_api_core.conversion import _generated
-from device_api_core.conversion._generated import *  # noqa: F403  (its __all__ names the kinds')
+from device_api_core.conversion._generated import *  # noqa: F403  (its __all__ names the kinds' functions)
 from device_api_core.conversion.meta import (
     NANOS,
     condition_from_proto,

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from device_api_codegen.names import group, group_class
 from device_api_codegen.pattern import Kind
-from device_api_codegen.values import SHARED
+from device_api_codegen.values import SHARED, PatternError
 
 WIDTH = 100
 
@@ -35,7 +35,8 @@ PACKAGES = {
 
 
 def render(kinds: tuple[Kind, ...], expansions: frozenset[str]) -> dict[str, str]:
-    """The files, by their paths in the checkout. They are still to be formatted."""
+    """The files, by their paths in the checkout. They are still to be formatted. Raises
+    :class:`PatternError` if two would be one."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=StrictUndefined,
@@ -51,8 +52,10 @@ def render(kinds: tuple[Kind, ...], expansions: frozenset[str]) -> dict[str, str
         group_class=group_class,
         shared=[name for _, *functions in SHARED.values() for name in functions],
     )
-    files = {}
+    files: dict[str, str] = {}
     for path, template, source, context in _plan(kinds, expansions):
+        if path in files:
+            raise PatternError(f"{source}: {path} is already made from something else")
         code = templates.get_template(template).render(context)
         files[path] = HEADER.format(source=source) + code
     return files

@@ -120,6 +120,14 @@ def test_two_kinds_cannot_have_one_name(protos):
     assert f"Nics is already one of {FOLDER}/nic.proto" in response.error
 
 
+def test_two_groups_cannot_have_one_name(protos):
+    other = TOY.replace("nvidia.device.v1alpha1;", "other.v1alpha1;").replace("Nic", "Fan")
+    for shared in ("ObjectMeta", "ListMeta", "ListOptions", "Condition"):
+        other = other.replace(f" {shared} ", f" nvidia.device.v1alpha1.{shared} ")
+    error = respond(request_of(protos, other=other)).error
+    assert error.startswith("proto/other/v1alpha1: device_api_core/client/_generated/v1alpha1.py")
+
+
 @pytest.mark.parametrize(
     ("parameter", "error"),
     [
