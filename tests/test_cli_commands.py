@@ -1,97 +1,25 @@
 """The command line against a running server."""
 
 import json
-import os
-import queue
 import re
 import signal
-import subprocess
 import sys
-import threading
-from contextlib import contextmanager, suppress
-from types import SimpleNamespace
+from pathlib import Path
 
-import grpc
-import pytest
 import yaml
 from click.testing import CliRunner
 
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+# The fixtures are used by their names.
+import commandline
+from commandline import BAD, FALSE, GOOD, TRUE, Lines, cells, health, running_server, started
+
 from device_api_core.cli.main import main
 from device_api_core.client import Clientset
-from device_api_core.resources import Condition, ConditionStatus, GpuSpec, GpuStatus
+from device_api_core.resources import Condition, GpuSpec
 
-TRUE, FALSE = ConditionStatus.TRUE, ConditionStatus.FALSE
-GOOD, BAD = "gpu-00000000-0000-4000-8000-00000000000a", "gpu-00000000-0000-4000-8000-00000000000b"
-START = "from device_api_core.cli.server import main; main()"
-
-
-@contextmanager
-def running_server(directory):
-    """A server process with its sockets in a directory."""
-    consumers, providers = f"{directory}/device.sock", f"{directory}/provider.sock"
-    args = ["--grpc-address", "", "--unix-socket", consumers, "--provider-socket", providers]
-    args += ["--health-port", "0", "--metrics-port", "0", "--node-name", "node-a"]
-    args += ["--shutdown-delay", "0", "--shutdown-timeout", "1"]
-    with (
-        (directory / "log").open("ab") as log,
-        subprocess.Popen([sys.executable, "-c", START, *args], stdout=log, stderr=log) as process,
-    ):
-        try:
-            wait_until_it_listens(f"unix://{providers}", process, directory / "log")
-            yield process
-        finally:
-            process.terminate()
-
-
-def wait_until_it_listens(target, process, log):
-    options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 50)]
-    with grpc.insecure_channel(target, options) as channel:
-        while process.poll() is None:
-            with suppress(grpc.FutureTimeoutError):
-                return grpc.channel_ready_future(channel).result(timeout=0.5)
-    pytest.fail(f"the server ended with {process.returncode}: {log.read_text()}")
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory):
-    """A server with one good and one bad GPU, reported by the provider ``fan``."""
-    directory = tmp_path_factory.mktemp("node")
-    options = ("--server", f"{directory}/device.sock")
-    options += ("--provider-server", f"{directory}/provider.sock")
-    with running_server(directory), Clientset.connect(f"{directory}/provider.sock") as clients:
-        providers = clients.v1alpha1.providers
-        for index, name in enumerate((BAD, GOOD)):
-            spec = GpuSpec(
-                uuid=name.replace("gpu", "GPU"),
-                index=1 - index,
-                minor=index,
-                pci_bus_id=f"0000:1{index}:00.0",
-                product_name="NVIDIA H100 80GB HBM3 (SIMULATED)",
-                memory_bytes=80 * 2**30,
-            )
-            providers.register(name, spec, provider_id="fan")
-            providers.update_status(name, health(name), provider_id="fan")
-        yield SimpleNamespace(clients=clients, options=options)
-
-
-def health(name):
-    fan = Condition("example.com/FanHealthy", TRUE, "Turning")
-    if name == GOOD:
-        return GpuStatus((fan, Condition("XidHealthy", TRUE)))
-    fault = Condition("XidHealthy", FALSE, "Xid79", "the GPU fell off the bus")
-    return GpuStatus((fan, fault), "RESTART_BM")
-
-
-@pytest.fixture
-def run(node):
-    def invoke(*args, **kwargs):
-        return CliRunner().invoke(main, [*node.options, *args], prog_name="device-api", **kwargs)
-
-    return invoke
-
-
-def cells(output):
-    return [re.split(r" {3,}", line) for line in output.splitlines()]
+node, run = commandline.node, commandline.run
 
 
 def test_get_gpus_is_a_table_in_the_order_of_the_driver(run):
@@ -230,39 +158,6 @@ def test_forgetting_asks_and_says_what_is_lost(node, run):
     gone = run("forget", "gpu", "old", "--yes")
     assert (gone.exit_code, gone.stdout) == (1, "")
     assert gone.stderr.startswith("error: no GPU is named old\n")
-
-
-@contextmanager
-def started(*args):
-    """The command line as a process of its own, its standard output a pipe."""
-    code = "from device_api_core.cli.main import main; main(prog_name='device-api')"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        bufsize=1,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-class Lines:
-    """The lines of a pipe as they come."""
-
-    def __init__(self, stream):
-        self._read = queue.SimpleQueue()
-        threading.Thread(target=self._pump, args=(stream,), daemon=True).start()
-
-    def _pump(self, stream):
-        for line in stream:
-            self._read.put(line)
-
-    def next(self):
-        return self._read.get(timeout=10)
 
 
 def test_watch_prints_a_change_as_a_line_and_ends_well_at_ctrl_c(node):

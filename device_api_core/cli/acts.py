@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import click
 
+from device_api_core.cli.completion import complete_gpus
 from device_api_core.cli.groups import KindGroup
 from device_api_core.cli.session import Session, pass_session
 from device_api_core.client import Clientset
@@ -16,7 +17,7 @@ yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
 
 @click.command("clear")
-@click.argument("gpu")
+@click.argument("gpu", shell_complete=complete_gpus)
 @click.argument("type")
 @pass_session
 def clear(session: Session, gpu: str, type: str) -> None:
@@ -36,17 +37,27 @@ def clear(session: Session, gpu: str, type: str) -> None:
 
 @click.group(cls=KindGroup)
 def forget() -> None:
-    """Remove what a GPU or a provider has left behind."""
+    """Remove what a GPU or a provider has left behind.
+
+    \b
+    Examples:
+      device-api forget gpu gpu-1b2c...
+      device-api forget provider fan --yes
+    """
 
 
 @forget.command("gpu")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_gpus)
 @yes_option
 @pass_session
 def forget_gpu(session: Session, name: str, yes: bool) -> None:
     """Remove a GPU with everything that was said of it, faults included.
 
     For a GPU that was taken out for good. A provider that still sees it may register it again.
+
+    \b
+    Example:
+      device-api forget gpu gpu-1b2c...
     """
     with session.connect_as_operator() as clients:
         if not yes:
@@ -64,6 +75,10 @@ def forget_provider(session: Session, provider_id: str, yes: bool) -> None:
     """Remove everything a provider has left behind, faults included.
 
     For a provider that will not come back. The server refuses it for a provider that it runs.
+
+    \b
+    Example:
+      device-api forget provider fan --yes
     """
     with session.connect_as_operator() as clients:
         if not yes:

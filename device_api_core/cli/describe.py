@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from device_api_core.cli.ages import age_of
+from device_api_core.cli.completion import complete_gpus
 from device_api_core.cli.events import OF_ONE_GPU
 from device_api_core.cli.failures import explain
 from device_api_core.cli.groups import KindGroup
@@ -32,16 +33,25 @@ _MEANINGS = {
 
 @click.group(cls=KindGroup)
 def describe() -> None:
-    """Explain one object in full."""
+    """Explain one object in full.
+
+    \b
+    Example:
+      device-api describe gpu gpu-1b2c...
+    """
 
 
 @describe.command("gpu")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_gpus)
 @pass_session
 def describe_gpu(session: Session, name: str) -> None:
     """Explain one GPU: what it is, its conditions, what to do, and what happened lately.
 
     The events come from the providers' socket, which may need more rights than reading does.
+
+    \b
+    Example:
+      device-api describe gpu gpu-1b2c...
     """
     with session.connect() as clients:
         gpu = clients.v1alpha1.gpus.get(name)
@@ -55,13 +65,13 @@ def _summary(gpu: Gpu) -> list[str]:
     ready = gpu.condition(READY)
     verdict = painted(gpu.ready)
     if ready is not None:
-        verdict += f" ({ready.reason})" if ready.reason else ""
+        verdict += f" ({one_line(ready.reason)})" if ready.reason else ""
         verdict += f", for {age_of(ready.last_transition_time)}"
     action = gpu.status.recommended_action
     meaning = _MEANINGS.get(action)
     return [
         _labelled("Name", gpu.name),
-        _labelled("Ready", verdict),
+        _beside("Ready", verdict),
         *([_labelled("", ready.message)] if ready is not None and ready.message else []),
         _labelled("What to do", f"{action}: {meaning}" if meaning else action or "nothing"),
         _labelled("Version", str(gpu.metadata.resource_version)),
@@ -114,4 +124,8 @@ def _events(admin: Admin, session: Session, name: str) -> list[str]:
 
 
 def _labelled(label: str, text: str, width: int = _LABEL_WIDTH) -> str:
-    return f"{label + ':' if label else '':{width}} {one_line(text)}"
+    return _beside(label, one_line(text), width)
+
+
+def _beside(label: str, line: str, width: int = _LABEL_WIDTH) -> str:
+    return f"{label + ':' if label else '':{width}} {line}"

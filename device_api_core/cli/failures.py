@@ -58,6 +58,13 @@ def explain(error: DeviceApiError, session: Session) -> Failure:
     return Failure(" ".join(error.message.split()), hint=_hint(error))
 
 
+def reason_of(error: Exception) -> str:
+    """An error in one line, without the hint of :func:`explain`."""
+    if isinstance(error, Unreachable):
+        return f"no server answers at {error.target}: {diagnose(error.target, error.message)[0]}"
+    return " ".join(str(error).split())
+
+
 def _hint(error: DeviceApiError) -> str:
     if isinstance(error, NotServed):
         return (

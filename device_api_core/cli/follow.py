@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import click
 
-from device_api_core.cli.failures import Failure, diagnose
-from device_api_core.client import EventType, GpuList, WatchEvent
+from device_api_core.cli.failures import Failure, reason_of
+from device_api_core.client import EventType, GpuEvent, GpuList
 from device_api_core.client.errors import (
     DeadlineExceeded,
     DeviceApiError,
     LimitExceeded,
+    RpcFailed,
     Unavailable,
-    Unreachable,
     WatchExpired,
 )
 from device_api_core.client.v1alpha1 import Gpus
@@ -24,8 +24,9 @@ from device_api_core.resources import Gpu
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 5.0
 
-_PASSING = (WatchExpired, LimitExceeded, Unavailable, DeadlineExceeded)
-"""What a later attempt may get over."""
+_PASSING = (WatchExpired, LimitExceeded, Unavailable, DeadlineExceeded, RpcFailed)
+"""What a later attempt may get over. The last one is also what a server that stops in the moment in
+which the watch begins answers: CANCELLED."""
 
 
 class Follower:
@@ -43,7 +44,7 @@ class Follower:
         self._version = 0
         self._pause_seconds = _FIRST_PAUSE_SECONDS
 
-    def events(self, resource_version: int | None = None) -> Iterator[WatchEvent]:
+    def events(self, resource_version: int | None = None) -> Iterator[GpuEvent]:
         """The present GPUs as ``ADDED`` and then every change; with a version, every change after
         it.
 
@@ -54,13 +55,13 @@ class Follower:
             return self._wanted(self._run())
         return self.changes_since(replace(self._gpus.list(), resource_version=resource_version))
 
-    def changes_since(self, listed: GpuList) -> Iterator[WatchEvent]:
+    def changes_since(self, listed: GpuList) -> Iterator[GpuEvent]:
         """Every change after a list."""
         self._known = {gpu.name: gpu for gpu in listed.items}
         self._version = listed.resource_version
         return self._wanted(self._run())
 
-    def _run(self) -> Iterator[WatchEvent]:
+    def _run(self) -> Iterator[GpuEvent]:
         while True:
             try:
                 if not self._version:
@@ -76,22 +77,22 @@ class Follower:
         if not self._version:
             return error
         hint = "list again, or let `device-api watch gpus --reconnect` go on by itself"
-        return Failure(f"the watch ended: {_reason(error)}", hint=hint)
+        return Failure(f"the watch ended: {reason_of(error)}", hint=hint)
 
-    def _list(self) -> Iterator[WatchEvent]:
+    def _list(self) -> Iterator[GpuEvent]:
         listed = self._gpus.list()
         now = {gpu.name: gpu for gpu in listed.items}
         before, self._known, self._version = self._known, now, listed.resource_version
         for name in sorted(before.keys() - now.keys()):
-            yield WatchEvent(EventType.DELETED, before[name], listed.resource_version)
+            yield GpuEvent(EventType.DELETED, before[name], listed.resource_version)
         for name, gpu in now.items():
             version = gpu.metadata.resource_version
             if name not in before:
-                yield WatchEvent(EventType.ADDED, gpu, version)
+                yield GpuEvent(EventType.ADDED, gpu, version)
             elif before[name].metadata.resource_version != version:
-                yield WatchEvent(EventType.MODIFIED, gpu, version)
+                yield GpuEvent(EventType.MODIFIED, gpu, version)
 
-    def _watch(self) -> Iterator[WatchEvent]:
+    def _watch(self) -> Iterator[GpuEvent]:
         # Bookmarks keep the version young, so that a resumption after a quiet time succeeds.
         with self._gpus.watch(self._version, allow_bookmarks=True) as events:
             for event in events:
@@ -107,18 +108,12 @@ class Follower:
     def _recover(self, error: DeviceApiError) -> None:
         if isinstance(error, WatchExpired):
             self._version = 0
-            click.echo(f"starting over from a new list: {_reason(error)}", err=True)
+            click.echo(f"starting over from a new list: {reason_of(error)}", err=True)
         else:
-            click.echo(f"reconnecting: {_reason(error)}", err=True)
+            click.echo(f"reconnecting: {reason_of(error)}", err=True)
         if error.reason != "slow-watcher":
             time.sleep(self._pause_seconds)
             self._pause_seconds = min(self._pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
 
-    def _wanted(self, events: Iterator[WatchEvent]) -> Iterator[WatchEvent]:
+    def _wanted(self, events: Iterator[GpuEvent]) -> Iterator[GpuEvent]:
         return (e for e in events if not self._names or e.gpu.name in self._names)
-
-
-def _reason(error: DeviceApiError) -> str:
-    if isinstance(error, Unreachable):
-        return f"no server answers at {error.target}: {diagnose(error.target, error.message)[0]}"
-    return " ".join(error.message.split())

@@ -1,145 +1,165 @@
-"""``device-api get gpus``, and how a GPU looks in a table."""
+"""``device-api get gpus``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 import click
 
-from device_api_core.cli.ages import age_of
+from device_api_core.cli.completion import complete_gpus
 from device_api_core.cli.failures import Failure
 from device_api_core.cli.follow import Follower
+from device_api_core.cli.formats import Format, FormatType, Printer, present
 from device_api_core.cli.groups import KindGroup
-from device_api_core.cli.output import as_json_line, as_yaml, output_option, print_data, print_lines
+from device_api_core.cli.jsonpath import Path
+from device_api_core.cli.selection import PathType, Selection, SelectorType, Term
 from device_api_core.cli.session import Session, pass_session
-from device_api_core.cli.tables import Table
-from device_api_core.client import EventType, GpuList, WatchEvent
-from device_api_core.client.convert import gpu_as_json
-from device_api_core.resources import READY, ConditionStatus, Gpu
-
-Show = Callable[[Gpu], str]
+from device_api_core.client import GpuEvent, GpuList
+from device_api_core.client.v1alpha1 import Gpus
 
 
-def ready_reason(gpu: Gpu) -> str:
-    """Why Ready is what it is, if there is anything to say."""
-    ready = gpu.condition(READY)
-    return ready.reason if ready is not None else ""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the options of ``get gpus`` ask for."""
 
+    output: Format
+    watch: bool
+    watch_only: bool
+    output_watch_events: bool
+    no_headers: bool
+    sort_by: Path | None
+    field_selector: tuple[Term, ...]
+    unhealthy: bool
 
-def _age(gpu: Gpu) -> str:
-    ready = gpu.condition(READY)
-    return age_of(ready.last_transition_time if ready is not None else None)
+    @property
+    def streams(self) -> bool:
+        """Whether changes follow."""
+        return self.watch or self.watch_only
 
+    def selection(self, names: tuple[str, ...]) -> Selection:
+        """The GPUs that are wanted."""
+        return Selection(names, self.field_selector, self.unhealthy, self.sort_by)
 
-def _bad_conditions(gpu: Gpu) -> str:
-    return ",".join(
-        f"{c.type}={c.status}" + (f"({c.reason})" if c.reason else "")
-        for c in gpu.status.conditions
-        if c.status is not ConditionStatus.TRUE and c.type != READY
-    )
-
-
-def _number(number: int | None) -> str:
-    return "" if number is None else str(number)
-
-
-_NARROW: dict[str, Show] = {
-    "NAME": lambda gpu: gpu.name,
-    "READY": lambda gpu: gpu.ready,
-    "REASON": ready_reason,
-    "ACTION": lambda gpu: gpu.status.recommended_action,
-    "AGE": _age,
-}
-_WIDE: dict[str, Show] = _NARROW | {
-    "UUID": lambda gpu: gpu.spec.uuid,
-    "INDEX": lambda gpu: _number(gpu.spec.index),
-    "PCI": lambda gpu: gpu.spec.pci_bus_id,
-    "PRODUCT": lambda gpu: gpu.spec.product_name,
-    "CONDITIONS": _bad_conditions,
-    "VERSION": lambda gpu: str(gpu.metadata.resource_version),
-}
+    def printer(self) -> Printer:
+        """What prints them."""
+        return self.output.printer(
+            headings=not self.no_headers, with_events=self.output_watch_events
+        )
 
 
 @click.group(cls=KindGroup)
 def get() -> None:
-    """Show the GPUs of this node."""
+    """Show the GPUs of this node.
+
+    \b
+    Examples:
+      device-api get gpus
+      device-api get gpus --unhealthy -w
+      device-api get gpus -o custom-columns=NAME:.metadata.name,UUID:.spec.uuid
+    """
 
 
 @get.command("gpus")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
-@output_option("table", "wide", "json", "yaml", "name")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete_gpus)
+@click.option("-o", "--output", type=FormatType(), default="table", help="How to print them.")
 @click.option("-w", "--watch", is_flag=True, help="Then print each change, until Ctrl-C.")
+@click.option("--watch-only", is_flag=True, help="Print only the changes.")
+@click.option(
+    "--output-watch-events",
+    is_flag=True,
+    help="With -w: also say whether a GPU was ADDED, MODIFIED or DELETED.",
+)
+@click.option("--no-headers", is_flag=True, help="Leave out the headings of a table.")
+@click.option(
+    "--sort-by",
+    type=PathType(),
+    metavar="PATH",
+    help="Order by a field instead of by index, such as .spec.memoryBytes. Changes come as they "
+    "happen.",
+)
+@click.option(
+    "--field-selector",
+    type=SelectorType(),
+    default=(),
+    metavar="PATH=VALUE,...",
+    help="Only GPUs with these values (=, ==, !=).",
+)
+@click.option("--unhealthy", is_flag=True, help="Only GPUs whose Ready is not True.")
 @pass_session
-def get_gpus(session: Session, names: tuple[str, ...], output: str, watch: bool) -> None:
+def get_gpus(session: Session, /, names: tuple[str, ...], **options: Any) -> None:
     """Show all GPUs, or those named.
 
-    AGE is how long Ready has been what it is; ACTION is what the providers recommend.
+    AGE is how long Ready has been what it is; ACTION is what the providers recommend. With -w each
+    change is one more row. No change is lost between the list and the watch, and a watch that
+    breaks is an error. A GPU that no longer matches is shown once more.
 
     \b
     Examples:
       device-api get gpus
       device-api get gpu gpu-1b2c... -o yaml
-      device-api get gpus -w
-      device-api get gpus -o json | jq '.items[].metadata.name'
+      device-api get gpus -w --unhealthy
+      device-api get gpus --watch-only -o json --output-watch-events | jq -c '[.type,
+        .object.metadata.name]'
+      device-api get gpus --field-selector status.recommendedAction=RESTART_BM -o name
+      device-api get gpus --sort-by .spec.memoryBytes --no-headers
+
+    \b
+    Templates, as in kubectl:
+      -o custom-columns='NAME:.metadata.name,READY:.status.conditions[?(@.type=="Ready")].status'
+      -o jsonpath='{.items[*].metadata.name}'
+      -o jsonpath='{range .items[*]}{.metadata.name}{"\\t"}{.spec.pciBusId}{"\\n"}{end}'
+      -o jsonpath-file=FILE, -o custom-columns-file=FILE (headings, and below them the paths)
     """
-    table = Table(_WIDE if output == "wide" else _NARROW)
+    request = Request(**options)
+    if request.output_watch_events and not request.streams:
+        raise click.UsageError("--output-watch-events goes with --watch or --watch-only")
+    printer, selection = request.printer(), request.selection(names)
     with session.connect() as clients:
-        found = clients.v1alpha1.gpus.list()
-        missing = [name for name in names if name not in {gpu.name for gpu in found.items}]
-        shown = GpuList(_selected(found, names), found.resource_version)
-        _print_gpus(shown, output, table, single=len(names) == 1)
+        gpus = clients.v1alpha1.gpus
+        found = gpus.list()
+        missing = selection.missing(found.items)
+        if not (missing and request.watch_only):
+            _show(found, request, selection, printer)
         if missing:
             raise Failure(
                 f"no GPU is named {', '.join(missing)}",
                 hint="names are compared exactly, most are a UUID in lower case; "
                 "`device-api get gpus` lists them",
             )
-        if watch:
-            follower = Follower(clients.v1alpha1.gpus, names)
+        if request.streams:
             with suppress(KeyboardInterrupt):
-                for event in follower.changes_since(found):
-                    _print_change(event, output, table)
+                for event in _changes(gpus, found, selection):
+                    printer.rows([event])
 
 
-def _selected(found: GpuList, names: Sequence[str]) -> tuple[Gpu, ...]:
-    if not names:
-        return tuple(sorted(found.items, key=_place))
-    by_name = {gpu.name: gpu for gpu in found.items}
-    return tuple(by_name[name] for name in dict.fromkeys(names) if name in by_name)
+def _show(found: GpuList, request: Request, selection: Selection, printer: Printer) -> None:
+    shown = GpuList(selection.of(found.items), found.resource_version)
+    if not request.streams:
+        printer.snapshot(shown, single=selection.single)
+        if not shown.items and not selection.names:
+            click.echo(_nothing(found), err=True)
+    elif not request.watch_only:
+        printer.rows(present(shown))
 
 
-def _place(gpu: Gpu) -> tuple[bool, int, str]:
-    # In the driver's order; GPUs that have no index come last.
-    return gpu.spec.index is None, gpu.spec.index or 0, gpu.name
+def _nothing(found: GpuList) -> str:
+    if found.items:
+        return f"none of the {len(found.items)} GPUs of this node matches"
+    return "this node has no GPUs that any provider reports"
 
 
-def _print_gpus(gpus: GpuList, output: str, table: Table[Gpu], *, single: bool) -> None:
-    if output in {"json", "yaml"}:
-        if not single:
-            print_data(gpus.as_json(), output)
-        elif gpus.items:
-            print_data(gpu_as_json(gpus.items[0]), output)
-    elif output == "name":
-        print_lines(_names(gpus.items))
-    elif gpus.items:
-        print_lines(table.lines(gpus.items))
-    elif not single:
-        click.echo("this node has no GPUs that any provider reports", err=True)
-
-
-def _print_change(event: WatchEvent, output: str, table: Table[Gpu]) -> None:
-    if output == "json":
-        click.echo(as_json_line(gpu_as_json(event.gpu)))
-    elif output == "yaml":
-        click.echo(f"---\n{as_yaml(gpu_as_json(event.gpu))}")
-    elif output == "name":
-        print_lines(_names([event.gpu]))
-    else:
-        [line] = table.lines([event.gpu], headings=False)
-        gone = "   (deleted)" if event.type is EventType.DELETED else ""
-        click.echo(line + gone)
-
-
-def _names(gpus: Iterable[Gpu]) -> list[str]:
-    return [f"gpu/{gpu.name}" for gpu in gpus]
+def _changes(gpus: Gpus, found: GpuList, selection: Selection) -> Iterator[GpuEvent]:
+    """The changes after a list of GPUs that are selected, or were until then."""
+    matching = {gpu.name for gpu in selection.of(found.items)}
+    for event in Follower(gpus, selection.names).changes_since(found):
+        name = event.gpu.name
+        matched = name in matching
+        if selection.matches(event.gpu):
+            matching.add(name)
+        else:
+            matching.discard(name)
+        if matched or name in matching:
+            yield event

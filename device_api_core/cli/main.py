@@ -8,6 +8,7 @@ import click
 
 from device_api_core import __version__
 from device_api_core.cli.acts import clear, forget
+from device_api_core.cli.completion import completion
 from device_api_core.cli.describe import describe
 from device_api_core.cli.events import events
 from device_api_core.cli.gpus import get
@@ -20,9 +21,6 @@ from device_api_core.client.endpoint import DEFAULT_TIMEOUT_SECONDS
 from device_api_core.client.targets import (
     DEFAULT_PROVIDER_TARGET,
     DEFAULT_TARGET,
-    default_provider_target,
-    default_target,
-    parse_target,
 )
 
 _EPILOG = """\b
@@ -33,6 +31,10 @@ Examples:
   device-api watch gpus                    every change as it happens
   device-api providers                     who reports health, and how it does
   device-api --server ./run/device.sock get gpus
+
+\b
+Completion of commands, options and the names of GPUs (also zsh and fish):
+  source <(device-api completion bash)
 
 \b
 Exit codes: 0 done, 1 refused or not found, 2 wrong usage, 3 no server answers.
@@ -70,17 +72,14 @@ def main(
     ctx: click.Context, server: str | None, provider_server: str | None, timeout: float
 ) -> None:
     """See and operate the GPU health daemon of this node."""
-    ctx.obj = Session(
-        server=parse_target(server) if server else default_target(),
-        provider_server=parse_target(provider_server)
-        if provider_server
-        else default_provider_target(),
-        timeout_seconds=timeout,
-    )
+    ctx.obj = Session.of(server, provider_server, timeout)
     # Otherwise click decides by whether it writes to a terminal.
     if os.environ.get("NO_COLOR"):
         ctx.color = False
 
 
-for _command in (get, describe, watch, providers, events, clear, forget, version):
+for _command in (
+    *(get, describe, watch),
+    *(providers, events, clear, forget, completion, version),
+):
     main.add_command(_command)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import click
 
 from device_api_core.cli.ages import age_of, format_age
+from device_api_core.cli.columns import ANONYMOUS
 from device_api_core.cli.failures import explain
 from device_api_core.cli.output import output_option, print_data, print_lines
 from device_api_core.cli.provider import new, run
@@ -16,9 +17,6 @@ from device_api_core.client.admin import ProviderInfo, ProviderList
 from device_api_core.client.errors import Unreachable
 
 Show = Callable[[ProviderInfo], str]
-
-ANONYMOUS = "(anonymous)"
-"""What the provider without an id is called on the screen."""
 
 _WELL = frozenset({"running", "available"})
 
@@ -65,6 +63,11 @@ def providers(ctx: click.Context, output: str) -> None:
 
     Without a running server it lists what is installed here, without the live columns. A provider
     that is available runs when the server is told to: device-api-server --provider NAME.
+
+    \b
+    Examples:
+      device-api providers
+      device-api providers -o wide
 
     \b
     States:

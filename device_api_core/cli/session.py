@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import click
 
 from device_api_core.client import Clientset
+from device_api_core.client.targets import default_provider_target, default_target, parse_target
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,15 @@ class Session:
     server: str
     provider_server: str
     timeout_seconds: float
+
+    @classmethod
+    def of(cls, server: str | None, provider_server: str | None, timeout_seconds: float) -> Self:
+        """What the options name, else what the environment does."""
+        return cls(
+            parse_target(server) if server else default_target(),
+            parse_target(provider_server) if provider_server else default_provider_target(),
+            timeout_seconds,
+        )
 
     def connect(self) -> Clientset:
         """Reads at the consumers' endpoint, everything else at the providers' one."""

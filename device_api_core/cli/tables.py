@@ -58,8 +58,12 @@ class Table(Generic[Row]):
 
 
 def one_line(text: str) -> str:
-    """A text of any shape as one line; ``-`` if there is none."""
-    return " ".join(text.split()) or "-"
+    """A text of any shape as one line; ``-`` if there is none. Providers write what they like, and
+    a terminal would obey what is no text."""
+    words = " ".join(text.split())
+    if not words.isprintable():
+        words = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in words)
+    return words or "-"
 
 
 def painted(text: str) -> str:

@@ -8,9 +8,10 @@ import click
 
 from device_api_core import __version__
 from device_api_core.cli.ages import age_of
+from device_api_core.cli.columns import ANONYMOUS
 from device_api_core.cli.failures import explain
 from device_api_core.cli.output import output_option, print_data, print_lines
-from device_api_core.cli.providers import ANONYMOUS, provider_summary
+from device_api_core.cli.providers import provider_summary
 from device_api_core.cli.session import Session, pass_session
 from device_api_core.cli.tables import Table, indented
 from device_api_core.client.admin import ProviderInfo, ProviderList, ServerInfo
@@ -26,6 +27,11 @@ def version(session: Session, output: str) -> None:
     """Show the versions of this program and of the server, and what its providers drive.
 
     Works without a server, too.
+
+    \b
+    Examples:
+      device-api version
+      device-api version -o json
     """
     listed, problem = _ask(session)
     if output == "text":

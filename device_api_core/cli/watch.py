@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 
 import click
 
+from device_api_core.cli.columns import ready_reason
+from device_api_core.cli.completion import complete_gpus
 from device_api_core.cli.follow import Follower
-from device_api_core.cli.gpus import ready_reason
 from device_api_core.cli.groups import KindGroup
 from device_api_core.cli.output import as_json_line, output_option
 from device_api_core.cli.session import Session, pass_session
 from device_api_core.cli.tables import Table
-from device_api_core.client import WatchEvent
+from device_api_core.client import GpuEvent
 from device_api_core.client.convert import gpu_as_json
 
 # What most lines have, so that the first one already stands where the later ones will.
@@ -28,11 +29,16 @@ _WIDTHS = {
 
 @click.group(cls=KindGroup)
 def watch() -> None:
-    """Print changes as they happen."""
+    """Print changes as they happen.
+
+    \b
+    Example:
+      device-api watch gpus --reconnect
+    """
 
 
 @watch.command("gpus")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete_gpus)
 @output_option("text", "json")
 @click.option(
     "--resource-version",
@@ -60,7 +66,7 @@ def watch_gpus(
       device-api watch gpu gpu-1b2c... --reconnect
       device-api watch gpus -o json | jq -c '[.type, .object.metadata.name]'
     """
-    table: Table[WatchEvent] = Table(
+    table: Table[GpuEvent] = Table(
         {
             "TIME": lambda _: _now(),
             "TYPE": lambda event: event.type,
@@ -82,7 +88,7 @@ def watch_gpus(
                 click.echo(line)
 
 
-def _event_as_json(event: WatchEvent) -> dict[str, object]:
+def _event_as_json(event: GpuEvent) -> dict[str, object]:
     return {"time": _now(), "type": str(event.type), "object": gpu_as_json(event.gpu)}
 
 

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 
 from device_api_core.client import _generated
 from device_api_core.client._generated import *  # noqa: F403  (its __all__ names the kinds' classes)
-from device_api_core.client._generated import GpuEvent as WatchEvent
 from device_api_core.client.clientset import Clientset
 from device_api_core.client.health import condition_is, conditions, is_healthy
 from device_api_core.client.indexers import Indexer
@@ -46,7 +45,6 @@ __all__ = [
     "RetryPolicy",
     "Tls",
     "Watch",
-    "WatchEvent",
     "condition_is",
     "conditions",
     "is_healthy",
