@@ -16,6 +16,7 @@ from device_api_core.cli.groups import RootGroup
 from device_api_core.cli.providers import providers
 from device_api_core.cli.session import Session
 from device_api_core.cli.version import version
+from device_api_core.cli.wait import wait
 from device_api_core.cli.watch import watch
 from device_api_core.client.endpoint import DEFAULT_TIMEOUT_SECONDS
 from device_api_core.client.targets import (
@@ -29,6 +30,7 @@ Examples:
   device-api get gpus -o wide              also UUID, PCI address and product
   device-api describe gpu gpu-1b2c...      everything about one GPU
   device-api watch gpus                    every change as it happens
+  device-api wait gpu gpu-1b2c... --for=condition=Ready
   device-api providers                     who reports health, and how it does
   device-api --server ./run/device.sock get gpus
 
@@ -79,7 +81,7 @@ def main(
 
 
 for _command in (
-    *(get, describe, watch),
+    *(get, describe, watch, wait),
     *(providers, events, clear, forget, completion, version),
 ):
     main.add_command(_command)
