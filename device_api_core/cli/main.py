@@ -15,6 +15,7 @@ from device_api_core.cli.gpus import get
 from device_api_core.cli.groups import RootGroup
 from device_api_core.cli.providers import providers
 from device_api_core.cli.session import Session
+from device_api_core.cli.top import top
 from device_api_core.cli.version import version
 from device_api_core.cli.wait import wait
 from device_api_core.cli.watch import watch
@@ -29,6 +30,7 @@ Examples:
   device-api get gpus                      health of all GPUs of this node
   device-api get gpus -o wide              also UUID, PCI address and product
   device-api describe gpu gpu-1b2c...      everything about one GPU
+  device-api top gpus                      the same live, the worst first
   device-api watch gpus                    every change as it happens
   device-api wait gpu gpu-1b2c... --for=condition=Ready
   device-api providers                     who reports health, and how it does
@@ -81,7 +83,7 @@ def main(
 
 
 for _command in (
-    *(get, describe, watch, wait),
+    *(get, describe, top, watch, wait),
     *(providers, events, clear, forget, completion, version),
 ):
     main.add_command(_command)
