@@ -88,8 +88,26 @@ def test_help_teaches_with_examples():
     result = run("-h")
     assert result.exit_code == 0
     assert "device-api get gpus -o wide" in result.output
-    for command in ("get", "describe", "watch", "providers", "events", "clear", "forget"):
+    for command in ("get", "describe", "top", "watch", "wait", "providers", "events", "completion"):
         assert re.search(rf"^  {command} ", result.output, re.MULTILINE)
+
+
+def commands(group, *path):
+    for name, command in group.commands.items():
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, *path, name)
+
+
+@pytest.mark.parametrize("path", list(commands(main)), ids=" ".join)
+def test_the_help_of_every_command_has_examples_that_are_whole(path):
+    text = run(*path, "-h").output
+    examples = re.findall(r"^    (.*device-api .*)$", text, re.MULTILINE)
+    # A plural is the same as a singular.
+    begins = "device-api " + path[0].removesuffix("s")
+    assert any(begins in example for example in examples), text
+    # What is longer than a line of the help would be broken.
+    assert all(len(line) <= 100 for line in text.splitlines())
 
 
 def test_wrong_usage_exits_with_2():

@@ -144,6 +144,11 @@ def test_while_the_server_is_away_it_says_so_and_shows_no_green(tmp_path):
             status = Condition("A", TRUE)
             clients.v1alpha1.providers.update_condition("gpu-a", status, provider_id="fan")
             terminal.wait_for_frame(lambda seen: row(seen, "gpu-a")[1:2] == ["True"])
+            server.send_signal(signal.SIGSTOP)
+            stale = r"STALE, as of \d+s ago: unix:.* does not answer"
+            terminal.wait_for_frame(lambda seen: re.fullmatch(stale, seen[1]))
+            server.send_signal(signal.SIGCONT)
+            terminal.wait_for_frame(lambda seen: seen[1] == "up to date")
             server.kill()
             stale = r"STALE, as of \d+s ago: no server answers at unix:.*"
             lines = terminal.wait_for_frame(lambda seen: re.match(stale, seen[1]))
@@ -163,7 +168,9 @@ def test_the_provider_is_the_one_whose_condition_ready_repeats():
     old = Condition("A", FALSE, "Hot", "", 1, "fan")
     new = Condition("B", FALSE, "Xid79", "off the bus", 2, "nvml")
     other = Condition("C", UNKNOWN, "Xid79", "off the bus", 3, "dcgm")
-    assert said_by(gpu(said, old, new, other)) == "nvml"
+    same = Condition("BA", FALSE, "Xid79", "off the bus", 1, "bridge")
+    assert said_by(gpu(said, old, new, same, other)) == "nvml"
+    assert said_by(gpu(said, same, old, new, other)) == "nvml"
     well = (Condition("A", TRUE, provider_id="nvml"), Condition("B", TRUE, provider_id="dcgm"))
     again = Condition("C", TRUE, provider_id="nvml")
     assert said_by(gpu(Condition(READY, TRUE), *well, again, Condition("D", TRUE))) == (

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import click
@@ -27,6 +30,17 @@ _LONGEST_PAUSE_SECONDS = 5.0
 _PASSING = (WatchExpired, LimitExceeded, Unavailable, DeadlineExceeded, RpcFailed)
 """What a later attempt may get over. The last one is also what a server that stops in the moment in
 which the watch begins answers: CANCELLED."""
+
+
+@contextmanager
+def until_interrupted() -> Iterator[None]:
+    """Ctrl-C is the good end of a stream, and ends this process at once. As an exception in the
+    midst of gRPC it would now and then leave a channel that nobody can close (grpc/grpc#19973)."""
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Follower:

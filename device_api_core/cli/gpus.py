@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import click
 
 from device_api_core.cli.completion import complete_gpus
 from device_api_core.cli.failures import Failure
-from device_api_core.cli.follow import Follower
+from device_api_core.cli.follow import Follower, until_interrupted
 from device_api_core.cli.formats import Format, FormatType, Printer, present
 from device_api_core.cli.groups import KindGroup
 from device_api_core.cli.jsonpath import Path
@@ -120,17 +120,11 @@ def get_gpus(session: Session, /, names: tuple[str, ...], **options: Any) -> Non
     with session.connect() as clients:
         gpus = clients.v1alpha1.gpus
         found = gpus.list()
-        missing = selection.missing(found.items)
-        if not (missing and request.watch_only):
+        with until_interrupted() if request.streams else nullcontext():
             _show(found, request, selection, printer)
-        if missing:
-            raise Failure(
-                f"no GPU is named {', '.join(missing)}",
-                hint="names are compared exactly, most are a UUID in lower case; "
-                "`device-api get gpus` lists them",
-            )
-        if request.streams:
-            with suppress(KeyboardInterrupt):
+            if missing := selection.missing(found.items):
+                raise _unknown(missing)
+            if request.streams:
                 for event in _changes(gpus, found, selection):
                     printer.rows([event])
 
@@ -143,6 +137,14 @@ def _show(found: GpuList, request: Request, selection: Selection, printer: Print
             click.echo(_nothing(found), err=True)
     elif not request.watch_only:
         printer.rows(present(shown))
+
+
+def _unknown(missing: list[str]) -> Failure:
+    return Failure(
+        f"no GPU is named {', '.join(missing)}",
+        hint="names are compared exactly, most are a UUID in lower case; "
+        "`device-api get gpus` lists them",
+    )
 
 
 def _nothing(found: GpuList) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, datetime
 
 import click
 
 from device_api_core.cli.columns import ready_reason
 from device_api_core.cli.completion import complete_gpus
-from device_api_core.cli.follow import Follower
+from device_api_core.cli.follow import Follower, until_interrupted
 from device_api_core.cli.groups import KindGroup
 from device_api_core.cli.output import as_json_line, output_option
 from device_api_core.cli.session import Session, pass_session
@@ -78,7 +77,7 @@ def watch_gpus(
         },
         least=_WIDTHS,
     )
-    with session.connect() as clients, suppress(KeyboardInterrupt):
+    with session.connect() as clients, until_interrupted():
         follower = Follower(clients.v1alpha1.gpus, names, reconnect=reconnect)
         for event in follower.events(resource_version):
             if output == "json":
