@@ -35,6 +35,12 @@ def test_a_template_gets_the_list_or_the_one_gpu_that_is_named(run):
     assert one.stdout == "RESTART_BM"
 
 
+def test_an_equals_sign_may_follow_the_short_option(run):
+    assert run("get", "gpu", BAD, "-o=jsonpath={.metadata.name}").stdout == BAD
+    assert run("get", "gpu", BAD, "-oname").stdout == f"gpu/{BAD}\n"
+    assert json.loads(run("version", "-o=json").stdout)["server"]["ready"] is True
+
+
 def test_custom_columns_are_a_table(run):
     columns = f"NAME:.metadata.name,READY:{READY},NONE:.x,BOTH:.spec['uuid','index']"
     heading, good, bad = cells(run("get", "gpus", "-o", f"custom-columns={columns}").stdout)

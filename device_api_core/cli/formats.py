@@ -22,7 +22,13 @@ from device_api_core.cli.jsonpath import (
     parse_path,
     parse_template,
 )
-from device_api_core.cli.output import as_json_line, as_yaml, print_data, print_lines
+from device_api_core.cli.output import (
+    as_json_line,
+    as_yaml,
+    print_data,
+    print_lines,
+    without_equals,
+)
 from device_api_core.cli.tables import Table
 from device_api_core.client import EventType, GpuEvent, GpuList
 from device_api_core.client.convert import gpu_as_json
@@ -175,7 +181,7 @@ class FormatType(click.ParamType[Format]):
         """Parse it; what cannot be parsed is wrong usage."""
         if isinstance(value, Format):
             return value
-        word, equals, rest = value.partition("=")
+        word, equals, rest = without_equals(value).partition("=")
         if word in _WORDS and not equals:
             return Format(word)
         if word not in _TEMPLATES:

@@ -11,12 +11,22 @@ import click
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
+def without_equals(value: str) -> str:
+    """The value of ``-o=json``, which kubectl takes and click would take for ``=json``."""
+    return value.removeprefix("=")
+
+
+class _Words(click.Choice[str]):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(without_equals(value), param, ctx)
+
+
 def output_option(*formats: str) -> Callable[[Command], Command]:
     """``-o FORMAT``; the first format is the default."""
     return click.option(
         "-o",
         "--output",
-        type=click.Choice(formats),
+        type=_Words(formats),
         default=formats[0],
         show_default=True,
         help="How to print it.",
