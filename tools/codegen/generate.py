@@ -30,6 +30,9 @@ class Target:
     sources: Path
     package: str
     folder: Path
+    private_pool: bool = False
+    """Whether its descriptors stay out of the process's pool, where a name may be only once. For
+    an API of others, whose code another package may bring as well."""
 
     @property
     def protos(self) -> list[str]:
@@ -47,6 +50,13 @@ BRIDGE = Target(
     package="device_api_nvsentinel_bridge._proto",
     folder=ROOT / "providers" / "nvsentinel_bridge" / "device_api_nvsentinel_bridge" / "_proto",
 )
+DEVICE_PLUGIN = Target(
+    sources=ROOT / "examples" / "device_plugin" / "proto",
+    package="device_api_device_plugin._proto",
+    folder=ROOT / "examples" / "device_plugin" / "device_api_device_plugin" / "_proto",
+    private_pool=True,
+)
+TARGETS = (API, BRIDGE, DEVICE_PLUGIN)
 
 
 def run_protoc(target: Target, *outputs: str) -> None:
@@ -74,6 +84,8 @@ def relocate(code: str, target: Target) -> str:
         origin = re.escape(".".join(proto.parent.parts))
         module = re.escape(f"{proto.stem}_pb2")
         code = re.sub(rf"\b{origin}(?= import {module}|\.{module}\b)", target.package, code)
+    if target.private_pool:
+        code = code.replace("_descriptor_pool.Default()", "_descriptor_pool.DescriptorPool()")
     return code
 
 
@@ -143,11 +155,13 @@ def install(code: Mapping[Path, str], stale: Iterable[Path]) -> None:
 
 def main() -> None:
     """Generate everything, and only then write."""
-    code = {**messages(API), **messages(BRIDGE), **clients(API)}
-    stale = [path for target in (API, BRIDGE) for path in target.folder.glob("*_pb2*")]
+    code = clients(API)
+    for target in TARGETS:
+        code.update(messages(target))
+    stale = [path for target in TARGETS for path in target.folder.glob("*_pb2*")]
     stale += [path for folder in PACKAGES for path in (ROOT / folder).glob("*.py")]
     install(code, stale)
-    print(f"{len(code)} files from {len(API.protos) + len(BRIDGE.protos)} protos")
+    print(f"{len(code)} files from {sum(len(t.protos) for t in TARGETS)} protos")
 
 
 if __name__ == "__main__":

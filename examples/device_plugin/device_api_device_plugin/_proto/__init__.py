@@ -1,0 +1,1 @@
+"""Messages generated from proto/ by tools/codegen/generate.py; never edited by hand."""
