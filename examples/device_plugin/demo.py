@@ -21,12 +21,10 @@ def tell(before: dict[str, str], now: dict[str, str]) -> None:
 
 def allocate(kubelet: Kubelet) -> None:
     """Start a pod, as it were, on the first GPU that is healthy."""
-    device = min(
-        (id_ for id_, health in kubelet.devices.items() if health == "Healthy"), default=""
-    )
-    if not device:
+    healthy = sorted(id_ for id_, health in kubelet.devices.items() if health == "Healthy")
+    if not healthy:
         return
-    (container,) = kubelet.allocate([device]).container_responses
+    (container,) = kubelet.allocate(healthy[:1]).container_responses
     print("a container gets", dict(container.envs), flush=True)
 
 
