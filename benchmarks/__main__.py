@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import idle, memory, propagation, startup, unary, xid
+from benchmarks import device_plugin, idle, memory, propagation, startup, unary, xid
 from benchmarks.processes import Failed, LoadClient, stopping
 from benchmarks.report import MISSED, Figure, as_json, table
 from benchmarks.workbench import Workbench
@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[Workbench], list[Figure]]] = {
     "unary": unary.run,
     "propagation": propagation.run,
     "xid": xid.run,
+    "device-plugin": device_plugin.run,
     "growth": memory.run_growth,
 }
 

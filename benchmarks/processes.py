@@ -26,7 +26,7 @@ LIST = "/nvidia.device.v1alpha1.GpuService/ListGpus"
 WATCH = "/nvidia.device.v1alpha1.GpuService/WatchGpus"
 
 
-P = TypeVar("P", "DeviceServer", "BareServer", "LoadClient")
+P = TypeVar("P", "DeviceServer", "BareServer", "DevicePlugin", "LoadClient")
 
 
 class Failed(Exception):
@@ -149,6 +149,19 @@ class BareServer(Process):
         self.target = f"unix:{folder / 'bare.sock'}"
         command = [sys.executable, "-m", "benchmarks.bare", str(folder / "bare.sock")]
         super().__init__([*command, json.dumps({"Watch": 0, "Push": 0, **sizes})], env=_QUIET)
+
+
+class DevicePlugin(Process):
+    """The device plugin of the examples, between a server and a kubelet's directory."""
+
+    def __init__(self, folder: Path, target: str, plugin_dir: Path) -> None:
+        folder.mkdir()
+        command = [
+            str(Path(sys.executable).parent / "device-api-device-plugin"),
+            *("--target", target, "--plugin-dir", str(plugin_dir), "--poll-seconds", "0.05"),
+        ]
+        with (folder / "log").open("wb") as log:
+            super().__init__(command, stderr=log)
 
 
 Server = DeviceServer | BareServer

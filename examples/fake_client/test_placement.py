@@ -10,6 +10,7 @@ from placement import NotEnoughGpus, place
 
 from device_api_core.client import GpuInformer
 from device_api_core.client.fake import FakeClientset, gpu
+from device_api_core.resources import Gpu
 
 SECONDS = 10.0
 
@@ -46,7 +47,12 @@ def test_after_a_restart_health_has_to_be_earned_again(
     clients: FakeClientset, informer: GpuInformer
 ) -> None:
     unknown = threading.Event()
-    informer.add_handler(on_update=lambda old, new: new.ready == "Unknown" and unknown.set())
+
+    def tell(old: Gpu, new: Gpu) -> None:
+        if new.ready == "Unknown":
+            unknown.set()
+
+    informer.add_handler(on_update=tell)
     clients.node.stop()
     clients.node.start()
     assert unknown.wait(SECONDS)
