@@ -217,6 +217,7 @@ def test_a_signal_ends_it_in_good_order(gpus, kubelet, start):
     kubelet.wait(is_told(kubelet, gpu_0="Healthy"))
     assert plugin.stop() == 0
     kubelet.wait(is_told(kubelet))
+    assert not kubelet.failure
     assert not list(kubelet.directory.glob("device-api-*"))
     assert [entry["msg"] for entry in plugin.log][-1] == "stopped"
 
