@@ -24,9 +24,9 @@ SNIPPETS = dict(
 # By name: status, reason, recommended action.
 NODE = {
     "gpu-a": ("True", "", ""),
-    "gpu-b": ("False", "Xid79", "RESTART_BM"),
+    "gpu-b": ("False", "Xid46", "COMPONENT_RESET"),
     "gpu-c": ("False", "FanStuck", "CONTACT_SUPPORT"),
-    "gpu-d": ("Unknown", "NoAnswer", ""),
+    "gpu-d": ("Unknown", "NodeRebooted", "RESTART_BM"),
 }
 
 
@@ -78,11 +78,11 @@ def test_a_dra_driver_taints_what_is_not(run):
     assert re.fullmatch(r"[-\d]{10}T[:\d]{8}\+00:00", devices[1]["taints"][0]["timeAdded"])
 
 
-def test_a_node_agent_takes_the_strongest_action(run):
+def test_a_node_agent_takes_the_strongest_action_that_is_proven(run):
     verdict, _ = run("node agent")
     assert verdict == {
-        "act": "RESTART_BM",
-        "why": {"gpu-b": "Xid79", "gpu-c": "FanStuck", "gpu-d": "NoAnswer"},
+        "act": "COMPONENT_RESET",
+        "why": {"gpu-b": "Xid46", "gpu-c": "FanStuck", "gpu-d": "NodeRebooted"},
         "stale": False,
     }
 

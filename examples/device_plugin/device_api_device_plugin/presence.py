@@ -71,7 +71,7 @@ class Presence:
         self._settings = settings
         self._service = service
         self._server: grpc.aio.Server | None = None
-        self._path: Path | None = None
+        self._path = settings.new_socket()
         self._own: SocketFile | None = None
         self._registered: SocketFile | None = None
         self._unwatched = 0
@@ -93,20 +93,25 @@ class Presence:
             self._registered = None
             self._complain(f"no kubelet at {self._settings.kubelet_socket}")
             return
-        if self._path is None or SocketFile.at(self._path) != self._own:
-            self._path = await self._serve()
+        if self._own is None or SocketFile.at(self._path) != self._own:
+            try:
+                await self._serve()
+            except (OSError, RuntimeError) as error:
+                # gRPC raises the latter when it cannot bind.
+                self._complain(f"cannot listen in {self._settings.plugin_dir}: {error}")
+                return
         self._unwatched = 0 if self._service.watchers else self._unwatched + 1
         if self._registered != kubelet or self._unwatched > UNWATCHED_POLLS:
-            await self._register(kubelet, self._path.name)
+            await self._register(kubelet)
 
-    async def _serve(self) -> Path:
+    async def _serve(self) -> None:
         """Listen on a new socket. Its name is new, too: a server of gRPC that was stopped deletes
         its path some time later, whoever listens there by then."""
         await self._close(0)
         for left in self._settings.plugin_dir.glob(self._settings.socket("*").name):
             if is_dead(left):
                 left.unlink(missing_ok=True)
-        path = self._settings.new_socket()
+        self._path = path = self._settings.new_socket()
         server = grpc.aio.server()
         add_DevicePluginServicer_to_server(self._service, server)
         # The socket can be connected to from its bind on, so its mode has to be right by then.
@@ -118,16 +123,15 @@ class Presence:
         await server.start()
         self._server, self._own, self._registered = server, SocketFile.at(path), None
         logger.info("serving", extra={"socket": str(path)})
-        return path
 
-    async def _register(self, kubelet: SocketFile, endpoint: str) -> None:
+    async def _register(self, kubelet: SocketFile) -> None:
         """Register with the kubelet whose socket that is. A failure is tried again at the next
         look: a kubelet that starts does not answer at once."""
         self._registered = None
         self._unwatched = 0
         request = pb.RegisterRequest(
             version=VERSION,
-            endpoint=endpoint,
+            endpoint=self._path.name,
             resource_name=self._settings.resource_name,
             options=pb.DevicePluginOptions(),
         )
@@ -153,4 +157,4 @@ class Presence:
     async def _close(self, grace_seconds: float) -> None:
         if self._server is not None:
             await self._server.stop(grace_seconds)
-            self._server = self._path = self._own = None
+            self._server = self._own = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 
 import grpc
@@ -167,6 +168,19 @@ def test_a_kubelet_that_refuses_is_asked_again(gpus, kubelet, start):
     assert "UNKNOWN: the resource is taken" in plugin.said("did not register")["msg"]
     assert not kubelet.registrations
     kubelet.refusal = ""
+    kubelet.wait(is_told(kubelet, gpu_0="Healthy"))
+
+
+def test_a_plugin_that_cannot_listen_tries_again(gpus, kubelet, start):
+    kubelet.stop()
+    gpus.add(0)
+    plugin = start(gpus.node.socket)
+    plugin.said("no kubelet at")
+    _, most = resource.prlimit(plugin.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(plugin.process.pid, resource.RLIMIT_NOFILE, (0, most))
+    kubelet.start()
+    assert "open files" in plugin.said("cannot listen")["msg"]
+    resource.prlimit(plugin.process.pid, resource.RLIMIT_NOFILE, (most, most))
     kubelet.wait(is_told(kubelet, gpu_0="Healthy"))
 
 

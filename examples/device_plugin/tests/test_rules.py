@@ -111,3 +111,12 @@ def test_the_command_says_what_is_wrong(monkeypatch):
     result = CliRunner().invoke(main)
     assert result.exit_code == 1
     assert result.output == 'Error: resource_name must be like "nvidia.com/gpu", not "gpu"\n'
+
+
+@pytest.mark.parametrize(
+    "option", [p for p in main.params if p.name not in ("version", "help")], ids=lambda p: p.name
+)
+def test_every_option_is_in_the_readme_with_its_variable(option):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    row = next(line for line in readme.splitlines() if line.startswith(f"| `{option.opts[0]}` |"))
+    assert f"`DEVICE_PLUGIN_{option.name.upper()}`" in row
