@@ -16,7 +16,15 @@ HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
 PROTOS = Path("proto", "nvidia", "device", "v1alpha1")
 
-COPIED = ("Makefile", "hatch.toml", "pyproject.toml", "device_api_core", "proto", "providers")
+COPIED = (
+    "Makefile",
+    "hatch.toml",
+    "pyproject.toml",
+    "device_api_core",
+    "proto",
+    "examples/device_plugin",
+    "providers",
+)
 
 
 def run(*command: str | Path, cwd: Path, fails: bool = False, **environment: str) -> str:
