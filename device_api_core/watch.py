@@ -27,7 +27,7 @@ WATCHER_LIMIT = "watcher-limit"
 class Subscription:
     """One watcher's events. Created by :meth:`WatchHub.subscribe`, read by one transport call."""
 
-    __slots__ = ("_hub", "_initial", "_queue", "_timer", "_waiter", "error", "on_end")
+    __slots__ = ("_hub", "_initial", "_queue", "_timer", "_waiter", "error", "on_end", "on_ready")
 
     def __init__(self, hub: WatchHub, initial: Iterable[bytes]) -> None:
         self._hub = hub
@@ -39,6 +39,8 @@ class Subscription:
         self.on_end: Callable[[], None] | None = None
         """Called when the hub ends the subscription: a transport that is blocked in a write to a
         slow client must be told, since it will not come back to read the error."""
+        self.on_ready: Callable[[], None] | None = None
+        """Called when there is something to take: a transport needs no task per idle watcher."""
 
     def __repr__(self) -> str:
         return f"<Subscription {self.queued} queued, error={self.error!r}>"
@@ -48,20 +50,26 @@ class Subscription:
         """Events that wait for the client, the initial state included."""
         return len(self._initial) + len(self._queue)
 
+    def take(self) -> bytes | None:
+        """The next encoded event, or ``None`` if there is none yet. Raises the error that ended the
+        subscription."""
+        if self._initial:
+            return self._initial.popleft()
+        if self._queue:
+            return self._queue.popleft()
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        return None
+
     async def next(self) -> bytes:
         """The next encoded event. Raises the error that ended the subscription."""
-        while True:
-            if self._initial:
-                return self._initial.popleft()
-            if self._queue:
-                return self._queue.popleft()
-            if self.error is not None:
-                raise self.error.with_traceback(None)
+        while (event := self.take()) is None:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
+        return event
 
     def close(self) -> None:
         """The client is gone: free the queue and the slot. Idempotent."""
@@ -110,6 +118,8 @@ class Subscription:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        if self.on_ready is not None:
+            self.on_ready()
 
 
 class WatchHub:

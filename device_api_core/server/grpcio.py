@@ -10,11 +10,10 @@ from typing import Any
 from urllib.parse import quote
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
 
 from device_api_core.errors import DeviceApiError, SettingsError
 from device_api_core.metrics import Metrics
-from device_api_core.server.introspection import Health, Reflection
+from device_api_core.server.introspection import Health, reflection
 from device_api_core.server.sockets import SocketClaim
 from device_api_core.server.transport import (
     EventStream,
@@ -54,14 +53,13 @@ class GrpcioTransport:
             SettingsError: an address cannot be had.
         """
         server = grpc.aio.server(options=_OPTIONS)
-        for service in face.services:
-            handlers = {m.name: _handler(m, metrics) for m in face.methods if m.service == service}
+        health = Health(face.services)
+        methods = (*face.methods, *health.methods, *reflection(face.services))
+        for service in dict.fromkeys(m.service for m in methods):
+            handlers = {m.name: _handler(m, metrics) for m in methods if m.service == service}
             server.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(service, handlers),)
             )
-        health = Health(face.services)
-        health_pb2_grpc.add_HealthServicer_to_server(health, server)
-        server.add_generic_rpc_handlers((Reflection(face.services),))
         claim: SocketClaim | None = None
         try:
             claim = _bind_unix(server, face) if face.unix_socket else None

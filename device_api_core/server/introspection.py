@@ -1,26 +1,40 @@
-"""What a grpc.aio server tells about itself: grpc.health.v1 and reflection."""
+"""What a server tells about itself on any transport: grpc.health.v1 and reflection."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import grpc
 from google.protobuf import descriptor_pool
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from google.protobuf.descriptor import FileDescriptor
+from grpc_health.v1 import health_pb2
 
+from device_api_core import codec
+from device_api_core.errors import DeviceApiError, NotFound, Unavailable
+from device_api_core.server.transport import Exchange, Method, ServerStream, Unary
+
+_HEALTH = "grpc.health.v1.Health"
 _REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+# The newer version has the same messages under other names. New clients ask for it first.
+_REFLECTIONS = (_REFLECTION, "grpc.reflection.v1.ServerReflection")
+_NOT_FOUND = 5
 
 
-class Health(health_pb2_grpc.HealthServicer):
-    """grpc.health.v1 of one face. Unlike the servicer that grpcio brings, its watches end when the
-    server stops, and go on when another watch of the same service ends."""
+class Health:
+    """grpc.health.v1 of one face: what is asked about "" and each of its services has one answer.
+    Watches end when the server stops."""
 
     def __init__(self, services: tuple[str, ...]) -> None:
         self._services = frozenset(("", *services))
         self._serving = False
-        self._stopping = False
-        self._changed = asyncio.Event()
+        self._watches: set[_HealthWatch] = set()
+        self.stopping = False
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The method table."""
+        return (Unary(_HEALTH, "Check", self._check), ServerStream(_HEALTH, "Watch", self._watch))
 
     def set(self, serving: bool) -> None:
         """Answer this from now on, and tell the watches."""
@@ -29,79 +43,137 @@ class Health(health_pb2_grpc.HealthServicer):
 
     def stop(self) -> None:
         """End every watch once it has sent the last status."""
-        self._stopping = True
+        self.stopping = True
         self._announce()
 
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """The status now."""
-        if request.service not in self._services:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service[:64]!r}")
-        return health_pb2.HealthCheckResponse(status=self._status(request.service))
-
-    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802
-        """The status now and after every change."""
-        sent = None
-        while True:
-            changed, status = self._changed, self._status(request.service)
-            if status != sent:
-                await context.write(health_pb2.HealthCheckResponse(status=status))
-                sent = status
-            elif self._stopping:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
-            else:
-                await changed.wait()
-
-    def _announce(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    def _status(self, service: str) -> Any:
+    def status(self, service: str) -> int:
+        """A ``HealthCheckResponse.ServingStatus``."""
         if service not in self._services:
             return health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
         if self._serving:
             return health_pb2.HealthCheckResponse.SERVING
         return health_pb2.HealthCheckResponse.NOT_SERVING
 
+    def forget(self, watch: _HealthWatch) -> None:
+        """The client of a watch is gone."""
+        self._watches.discard(watch)
 
-class Reflection(grpc.GenericRpcHandler):
-    """The reflection service, imported when somebody asks for it: few ever do, and it costs 3 MiB
-    of memory."""
+    async def _check(self, data: bytes) -> bytes:
+        service = codec.decode(health_pb2.HealthCheckRequest, data).service
+        if service not in self._services:
+            raise NotFound(f"no service {service[:64]!r}")
+        return _health_response(self.status(service))
 
-    def __init__(self, services: tuple[str, ...]) -> None:
-        self._services = (*services, "grpc.health.v1.Health", _REFLECTION)
-        self._handler: grpc.RpcMethodHandler[Any, Any] | None = None
+    async def _watch(self, data: bytes) -> _HealthWatch:
+        watch = _HealthWatch(self, codec.decode(health_pb2.HealthCheckRequest, data).service)
+        self._watches.add(watch)
+        return watch
 
-    def service(
-        self, handler_call_details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        if handler_call_details.method != f"/{_REFLECTION}/ServerReflectionInfo":
-            return None
-        if self._handler is None:
-            from grpc_reflection.v1alpha import reflection, reflection_pb2
-
-            servicer = reflection.aio.ReflectionServicer(self._services, pool=_SymbolPool())
-            self._handler = grpc.stream_stream_rpc_method_handler(
-                servicer.ServerReflectionInfo,
-                reflection_pb2.ServerReflectionRequest.FromString,
-                reflection_pb2.ServerReflectionResponse.SerializeToString,
-            )
-        return self._handler
+    def _announce(self) -> None:
+        for watch in tuple(self._watches):
+            watch.wake()
 
 
-class _SymbolPool:
-    """The default descriptor pool, which also finds methods: the pool itself knows none, and
-    ``grpcurl describe`` asks for them."""
+class _HealthWatch:
+    """The status now and after every change."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(descriptor_pool.Default(), name)
+    def __init__(self, health: Health, service: str) -> None:
+        self._health = health
+        self._service = service
+        self._sent: int | None = None
+        self._changed = asyncio.Event()
+        self.error: DeviceApiError | None = None
+        self.on_end: Callable[[], None] | None = None
+        self.on_ready: Callable[[], None] | None = None
 
-    def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802
-        """See :class:`google.protobuf.descriptor_pool.DescriptorPool`."""
-        pool = descriptor_pool.Default()
-        try:
-            return pool.FindFileContainingSymbol(symbol)
-        except KeyError:
-            service, _, method = symbol.rpartition(".")
-            if method not in pool.FindServiceByName(service).methods_by_name:
-                raise
-            return pool.FindFileContainingSymbol(service)
+    def take(self) -> bytes | None:
+        self._changed.clear()
+        if (status := self._health.status(self._service)) != self._sent:
+            self._sent = status
+            return _health_response(status)
+        if self._health.stopping:
+            self.error = Unavailable("the server is shutting down")
+            raise self.error
+        return None
+
+    async def next(self) -> bytes:
+        while (status := self.take()) is None:
+            await self._changed.wait()
+        return status
+
+    def close(self) -> None:
+        self._health.forget(self)
+
+    def wake(self) -> None:
+        self._changed.set()
+        if self.on_ready is not None:
+            self.on_ready()
+
+
+def _health_response(status: int) -> bytes:
+    return health_pb2.HealthCheckResponse(status=status).SerializeToString()
+
+
+def reflection(services: tuple[str, ...]) -> tuple[Method, ...]:
+    """Server reflection, which describes ``services`` and itself. What it needs is imported when
+    somebody asks: few ever do."""
+    names = sorted((*services, _HEALTH, _REFLECTION))
+
+    async def run(
+        requests: AsyncIterator[bytes], respond: Callable[[bytes], Awaitable[None]]
+    ) -> None:
+        from grpc_reflection.v1alpha import reflection_pb2
+
+        async for data in requests:
+            request = codec.decode(reflection_pb2.ServerReflectionRequest, data)
+            response = reflection_pb2.ServerReflectionResponse(original_request=request)
+            _describe(request, response, names)
+            await respond(response.SerializeToString())
+
+    return tuple(Exchange(name, "ServerReflectionInfo", run) for name in _REFLECTIONS)
+
+
+def _describe(request: Any, response: Any, names: list[str]) -> None:
+    pool = descriptor_pool.Default()
+    kind = request.WhichOneof("message_request")
+    try:
+        if kind == "list_services":
+            for name in names:
+                response.list_services_response.service.add(name=name)
+        elif kind == "file_by_filename":
+            _add_files(response, pool.FindFileByName(request.file_by_filename))
+        elif kind == "file_containing_symbol":
+            _add_files(response, _file_of(request.file_containing_symbol))
+        else:
+            # No message here has extensions, so that there is none to be found.
+            raise KeyError(f"nothing is known of {kind}")
+    except KeyError as unknown:
+        response.error_response.error_code = _NOT_FOUND
+        response.error_response.error_message = str(unknown.args[0])
+
+
+def _file_of(symbol: str) -> FileDescriptor:
+    """The file that defines a symbol. The pool itself knows no methods, and ``grpcurl describe``
+    asks for them."""
+    pool = descriptor_pool.Default()
+    try:
+        return pool.FindFileContainingSymbol(symbol)
+    except KeyError:
+        service, _, method = symbol.rpartition(".")
+        if method not in pool.FindServiceByName(service).methods_by_name:
+            raise
+        return pool.FindFileContainingSymbol(service)
+
+
+def _add_files(response: Any, file: FileDescriptor) -> None:
+    """A file and all that it imports, each once."""
+    seen: dict[str, FileDescriptor] = {}
+    waiting = [file]
+    while waiting:
+        each = waiting.pop()
+        if each.name not in seen:
+            seen[each.name] = each
+            waiting.extend(each.dependencies)
+    response.file_descriptor_response.file_descriptor_proto.extend(
+        each.serialized_pb for each in seen.values()
+    )

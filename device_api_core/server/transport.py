@@ -31,6 +31,11 @@ class EventStream(Protocol):
 
     error: DeviceApiError | None
     on_end: Callable[[], None] | None
+    on_ready: Callable[[], None] | None
+
+    def take(self) -> bytes | None:
+        """The next message, ``None`` if there is none yet (``on_ready`` tells when there is);
+        raises the error that ends the stream."""
 
     async def next(self) -> bytes:
         """The next message; raises the error that ends the stream."""

@@ -1,0 +1,62 @@
+"""One server side of an HTTP/2 connection with gRPC's framing of messages, in C over libnghttp2.
+
+Nothing here knows sockets or calls. A call is named by its stream's number; what is said to a call
+that is gone is dropped, for its CLOSED event is on the way.
+"""
+
+OPENED: int
+"""A request began: ``(path, method, content_type, timeout, encoding)``, each bytes or None."""
+MESSAGE: int
+"""A whole message: bytes."""
+ENDED: int
+"""The request is complete: None."""
+REFUSED: int
+"""The request breaks a rule: ``(gRPC status, text)``. Nothing more of it will be heard."""
+CLOSED: int
+"""The call is gone: the HTTP/2 error code, 0 after a whole answer."""
+
+Event = tuple[int, int, object]
+
+class Session:
+    """One connection. Methods raise ``ConnectionError`` when it cannot go on; what :meth:`send`
+    still gives then says why to the peer."""
+
+    def __new__(
+        cls,
+        *,
+        max_message_bytes: int,
+        max_header_bytes: int,
+        max_buffered_bytes: int,
+        max_streams: int,
+        window_bytes: int,
+    ) -> Session: ...
+    @property
+    def alive(self) -> bool:
+        """Whether there is anything left to say or hear."""
+    def receive(self, data: bytes, /) -> list[Event]:
+        """What the peer's bytes mean."""
+    def send(self, limit: int, /) -> bytes:
+        """The next bytes for the peer, not much more than ``limit``; empty if there are none now."""
+    def message(self, stream: int, message: bytes, /) -> int:
+        """Queue a message of the answer; returns the bytes that wait on the stream, -1 if it is
+        gone or finished."""
+    def queued(self, stream: int, /) -> int:
+        """The bytes that wait on the stream, -1 if it is gone."""
+    def reply(self, stream: int, message: bytes, /) -> None:
+        """A whole answer: one message and status 0."""
+    def finish(
+        self,
+        stream: int,
+        trailers: tuple[tuple[bytes, bytes], ...],
+        drop: bool = ...,
+        status: str | None = ...,
+        /,
+    ) -> None:
+        """End the answer; with ``drop`` what is queued is not sent. ``status`` is HTTP's, for an
+        answer that has not begun."""
+    def took(self, stream: int, size: int, /) -> None:
+        """A message of that size was taken: the peer may send more."""
+    def reset(self, stream: int, error: int, /) -> None:
+        """Cut a call off with an HTTP/2 error code."""
+    def go_away(self, last: bool, /) -> None:
+        """Announce that new calls are not welcome, then, with ``last``, refuse them."""

@@ -1,0 +1,247 @@
+"""One client's connection: bytes in, calls, bytes out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from device_api_core.server.transport import Exchange, ServerStream, Unary
+from device_api_core.validation import MAX_MESSAGE_BYTES
+
+from device_api_transport_h2 import _engine
+from device_api_transport_h2.calls import Call, ExchangeCall, UnaryCall, WatchCall
+from device_api_transport_h2.routes import Route
+from device_api_transport_h2.status import Trailers, code_name, timeout_seconds, trailers
+
+if TYPE_CHECKING:
+    from device_api_core.server.transport import Method
+
+logger = logging.getLogger(__name__)
+
+MAX_STREAMS = 2_048
+MAX_HEADER_BYTES = 16 * 1024
+MAX_BUFFERED_BYTES = 16 * 1024 * 1024
+"""Of one connection's requests that are not finished."""
+WINDOW_BYTES = 64 * 1024
+_WRITE_BYTES = 64 * 1024
+_CANCEL = 8
+
+_CALLS: dict[type[Method], type[Call]] = {
+    Unary: UnaryCall,
+    ServerStream: WatchCall,
+    Exchange: ExchangeCall,
+}
+
+
+class Connection(asyncio.Protocol):
+    """``ended`` is called once when it is over."""
+
+    def __init__(
+        self, routes: Mapping[bytes, Route], ended: Callable[[Connection], None]
+    ) -> None:
+        self._routes = routes
+        self._ended = ended
+        self._session = _engine.Session(
+            max_message_bytes=MAX_MESSAGE_BYTES,
+            max_header_bytes=MAX_HEADER_BYTES,
+            max_buffered_bytes=MAX_BUFFERED_BYTES,
+            max_streams=MAX_STREAMS,
+            window_bytes=WINDOW_BYTES,
+        )
+        self._calls: dict[int, Call] = {}
+        self._hungry: dict[WatchCall, None] = {}
+        self._loop = asyncio.get_running_loop()
+        self._flush_due = False
+        self._paused = False
+        self._drained: asyncio.Future[None] | None = None
+        self._transport: asyncio.Transport
+        self._handlers: tuple[Callable[[int, object], None], ...] = (
+            self._on_opened,
+            self._on_message,
+            self._on_ended,
+            self._on_refused,
+            self._on_closed,
+        )
+
+    # --- from the socket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_WRITE_BYTES)
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            events = self._session.receive(data)
+        except ConnectionError as error:
+            self._break(error)
+            return
+        for kind, stream, value in events:
+            self._handlers[kind](stream, value)
+        self._flush()
+
+    def eof_received(self) -> None:
+        """A client that writes no more is gone: gRPC knows no half-closed connection."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended(self)
+        for call in tuple(self._calls.values()):
+            call.closed()
+        self._calls.clear()
+        self._hungry.clear()
+        self._wake_writers()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        # Who does not read what was asked for need not ask for more.
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._transport.resume_reading()
+        self._flush()
+
+    # --- from the calls
+
+    def reply(self, stream: int, message: bytes) -> None:
+        self._session.reply(stream, message)
+        self._flush_soon()
+
+    def message(self, stream: int, message: bytes) -> int:
+        """Queue a message; returns the bytes that wait on the stream, -1 if it is gone."""
+        self._flush_soon()
+        return self._session.message(stream, message)
+
+    def queued(self, stream: int) -> int:
+        """The bytes that wait on the stream, -1 if it is gone."""
+        return self._session.queued(stream)
+
+    def finish(self, stream: int, ending: Trailers, *, drop: bool = False) -> None:
+        self._session.finish(stream, ending, drop)
+        self._flush_soon()
+
+    def reset(self, stream: int, error: int) -> None:
+        self._session.reset(stream, error)
+        self._flush_soon()
+
+    def took(self, stream: int, size: int) -> None:
+        self._session.took(stream, size)
+
+    def wants(self, call: WatchCall) -> None:
+        """A watch has something to send."""
+        self._hungry[call] = None
+        self._flush_soon()
+
+    async def drained(self) -> None:
+        """Wait until something was sent."""
+        if self._drained is None:
+            self._drained = self._loop.create_future()
+        await asyncio.shield(self._drained)
+
+    # --- from the server
+
+    @property
+    def busy(self) -> bool:
+        """Whether calls are running."""
+        return bool(self._calls)
+
+    def go_away(self, *, last: bool) -> None:
+        """Ask the client for no new calls; with ``last`` refuse them."""
+        self._session.go_away(last)
+        self._flush()
+
+    def cut(self) -> None:
+        """End it now."""
+        self._transport.abort()
+
+    # --- what the session heard
+
+    def _on_opened(self, stream: int, value: object) -> None:
+        path, method, content_type, timeout, encoding = value  # type: ignore[misc]
+        if method != b"POST":
+            self._session.finish(stream, (), False, "405")
+            return
+        kind, _, _ = content_type.partition(b";") if content_type else (b"", b"", b"")
+        if kind != b"application/grpc" and not kind.startswith(b"application/grpc+"):
+            self._session.finish(stream, (), False, "415")
+            return
+        if encoding not in {None, b"identity"}:
+            accepted = ((b"grpc-accept-encoding", b"identity"),)
+            text = "messages cannot be compressed here"
+            self._session.finish(stream, trailers("UNIMPLEMENTED", text, accepted))
+            return
+        route = self._routes.get(path)
+        if route is None:
+            text = f"there is no method {path.decode(errors='replace')[:128]}"
+            self._session.finish(stream, trailers("UNIMPLEMENTED", text))
+            return
+        seconds = None
+        if timeout is not None and (seconds := timeout_seconds(timeout)) is None:
+            self._session.finish(stream, trailers("INTERNAL", "grpc-timeout is malformed"))
+            return
+        call = self._calls[stream] = _CALLS[type(route.method)](self, stream, route)
+        if seconds is not None:
+            call.end_within(seconds)
+
+    def _on_message(self, stream: int, value: object) -> None:
+        if (call := self._calls.get(stream)) is not None:
+            call.message(value)  # type: ignore[arg-type]
+
+    def _on_ended(self, stream: int, _value: object) -> None:
+        if (call := self._calls.get(stream)) is not None:
+            call.ended()
+
+    def _on_refused(self, stream: int, value: object) -> None:
+        code, text = value  # type: ignore[misc]
+        self._session.finish(stream, trailers(code_name(code), text), True)
+        if (call := self._calls.get(stream)) is not None:
+            call.closed()
+
+    def _on_closed(self, stream: int, _value: object) -> None:
+        if (call := self._calls.pop(stream, None)) is not None:
+            call.closed()
+
+    # --- to the socket
+
+    def _flush_soon(self) -> None:
+        """Send at the end of this turn of the loop, all calls' words at once."""
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self._transport.is_closing():
+            return
+        try:
+            while not self._paused:
+                for call in tuple(self._hungry):
+                    if not call.pull():
+                        self._hungry.pop(call, None)
+                data = self._session.send(_WRITE_BYTES)
+                if not data:
+                    break
+                self._transport.write(data)
+                self._wake_writers()
+        except ConnectionError as error:
+            self._break(error)
+            return
+        if not self._session.alive:
+            self._transport.close()
+
+    def _wake_writers(self) -> None:
+        if self._drained is not None:
+            self._drained.set_result(None)
+            self._drained = None
+
+    def _break(self, error: ConnectionError) -> None:
+        """The peer breaks the protocol: say so to it, and end."""
+        logger.warning("a connection was ended: %s", error)
+        try:
+            self._transport.write(self._session.send(_WRITE_BYTES))
+        except ConnectionError:
+            logger.debug("there is no last word", exc_info=True)
+        self._transport.close()

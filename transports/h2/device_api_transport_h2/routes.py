@@ -1,0 +1,38 @@
+"""Routes: which method a path names, and where its calls are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from device_api_core.errors import DeviceApiError
+from device_api_core.metrics import Calls, Metrics
+from device_api_core.server.transport import Method, ServerStream, count_stream, recorded
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method."""
+
+    method: Method
+    metrics: Metrics
+    calls: Calls
+
+    async def recorded(self, call: Awaitable[Result]) -> Result:
+        """Wait for a call and record its end. Raises nothing but ``DeviceApiError``."""
+        return await recorded(self.method, call, self.calls)
+
+    def ended(self, error: DeviceApiError | None) -> None:
+        """Record the end of a watch."""
+        assert isinstance(self.method, ServerStream)
+        count_stream(self.method, error, self.metrics)
+
+
+def routes(methods: Iterable[Method], metrics: Metrics) -> dict[bytes, Route]:
+    """The methods by path."""
+    return {
+        f"/{m.service}/{m.name}".encode(): Route(m, metrics, metrics.calls(m.name)) for m in methods
+    }

@@ -1,0 +1,101 @@
+/* One server side of an HTTP/2 connection, with gRPC's framing of messages on top. Knows neither
+ * sockets nor calls: bytes and decisions go in, events and bytes come out. */
+#ifndef ENGINE_H
+#define ENGINE_H
+
+#define Py_LIMITED_API 0x030B0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+
+#include "nghttp2_abi.h"
+
+extern Nghttp2 nghttp2;
+
+/* Fills nghttp2 from the system's library. Returns NULL, or why that failed. */
+const char *load_nghttp2(void);
+
+enum { OPENED, MESSAGE, ENDED, REFUSED, CLOSED };
+
+/* gRPC status codes that are decided here. */
+enum { RESOURCE_EXHAUSTED = 8, INTERNAL = 13 };
+
+enum { PREFIX_BYTES = 5 };
+
+#define UNANNOUNCED SIZE_MAX
+
+typedef struct Outgoing {
+  struct Outgoing *next;
+  PyObject *message;
+} Outgoing;
+
+/* One call. */
+typedef struct Stream {
+  struct Stream *next, *previous;
+  int32_t id;
+
+  /* The request's headers that matter, bytes or NULL. */
+  PyObject *path, *method, *content_type, *timeout, *encoding;
+  size_t header_bytes;
+  /* Which pseudo headers came, and whether anything else did after which none may come. */
+  unsigned pseudo;
+  bool regular, malformed, opened, ended, ignored;
+  /* The request's size as its content-length has it, and as it is. */
+  size_t announced, received;
+
+  /* The message that is being received. */
+  uint8_t prefix[PREFIX_BYTES];
+  size_t prefix_size;
+  uint8_t *body;
+  size_t body_size, body_room, body_length;
+
+  /* Messages that were given out and not yet taken, and the bytes the peer is not given back. */
+  size_t unread, unread_bytes, withheld;
+
+  /* What is to be sent: whole messages, then the trailers. offset is into the first message, its
+   * prefix included. */
+  Outgoing *first, *last;
+  size_t offset, queued;
+  bool answered, deferred, finished;
+  PyObject *trailers;
+} Stream;
+
+typedef struct {
+  PyObject_HEAD
+  nghttp2_session *session;
+  PyObject *events;
+  Stream *streams;
+  size_t max_message, max_headers, max_buffered;
+  /* Of all requests that are not finished or not taken. */
+  size_t buffered;
+  double allowance, refilled;
+  bool calmed;
+} Session;
+
+/* stream.c */
+Stream *stream_new(Session *self, int32_t id);
+void stream_free(Session *self, Stream *stream);
+int stream_receive(Session *self, Stream *stream, const uint8_t *data, size_t size);
+int stream_end(Session *self, Stream *stream);
+size_t stream_fill(Stream *stream, uint8_t *buffer, size_t room);
+int stream_queue(Stream *stream, PyObject *message);
+void stream_drop_queue(Stream *stream);
+
+/* request.c */
+int request_field(Session *self, Stream *stream, const uint8_t *name, size_t name_size,
+                  const uint8_t *value, size_t value_size);
+bool request_is_whole(const Stream *stream);
+int request_malformed(Session *self, Stream *stream);
+
+/* session.c */
+int session_event(Session *self, int kind, int32_t id, PyObject *value);
+int session_refuse(Session *self, Stream *stream, int code, const char *text);
+nghttp2_session *session_open(Session *self, uint32_t max_streams, uint32_t window);
+ssize_t session_read_message(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t room,
+                             uint32_t *flags, nghttp2_data_source *source, void *user);
+
+/* answer.c */
+int answer_begin(Session *self, Stream *stream, const char *status, PyObject *trailers);
+int answer_trailers(nghttp2_session *session, Stream *stream);
+
+#endif

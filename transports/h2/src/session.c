@@ -1,0 +1,210 @@
+#include <time.h>
+
+#include "engine.h"
+
+enum {
+  /* Frames that cost work and carry none: a burst, refilled at a rate a second. */
+  CONTROL_BURST = 1000,
+  CONTROL_RATE = 200,
+  MAX_ACKS = 100,
+  MAX_CONTINUATIONS = 8,
+};
+
+int session_event(Session *self, int kind, int32_t id, PyObject *value) {
+  PyObject *event = Py_BuildValue("iiO", kind, (int)id, value != NULL ? value : Py_None);
+  if (event == NULL) return -1;
+  int result = PyList_Append(self->events, event);
+  Py_DECREF(event);
+  return result;
+}
+
+int session_refuse(Session *self, Stream *stream, int code, const char *text) {
+  stream->ignored = true;
+  PyObject *value = Py_BuildValue("is", code, text);
+  if (value == NULL) return -1;
+  int result = session_event(self, REFUSED, stream->id, value);
+  Py_DECREF(value);
+  return result;
+}
+
+static Stream *stream_of(Session *self, int32_t id) {
+  return nghttp2.session_get_stream_user_data(self->session, id);
+}
+
+static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user) {
+  Session *self = user;
+  if (stream_of(self, frame->hd.stream_id) != NULL) return 0; /* trailers of the request */
+  Stream *stream = stream_new(self, frame->hd.stream_id);
+  if (stream == NULL) return NGHTTP2_ERR_CALLBACK_FAILURE;
+  return nghttp2.session_set_stream_user_data(session, stream->id, stream) == 0
+           ? 0
+           : NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
+                     size_t name_size, const uint8_t *value, size_t value_size, uint8_t flags,
+                     void *user) {
+  (void)session, (void)flags;
+  Session *self = user;
+  Stream *stream = stream_of(self, frame->hd.stream_id);
+  if (stream == NULL) return 0;
+  return request_field(self, stream, name, name_size, value, value_size) < 0
+           ? NGHTTP2_ERR_CALLBACK_FAILURE
+           : 0;
+}
+
+static PyObject *or_none(PyObject *value) { return value != NULL ? value : Py_None; }
+
+static int open_stream(Session *self, Stream *stream) {
+  stream->opened = true;
+  PyObject *value =
+    Py_BuildValue("OOOOO", or_none(stream->path), or_none(stream->method),
+                  or_none(stream->content_type), or_none(stream->timeout), or_none(stream->encoding));
+  if (value == NULL) return -1;
+  int result = session_event(self, OPENED, stream->id, value);
+  Py_DECREF(value);
+  if (result == 0 && stream->header_bytes > self->max_headers)
+    result = session_refuse(self, stream, RESOURCE_EXHAUSTED, "the request's metadata is too large");
+  return result;
+}
+
+/* A request's first headers, or the trailers that end it. */
+static int on_headers(Session *self, Stream *stream, uint8_t flags) {
+  bool ends = flags & NGHTTP2_FLAG_END_STREAM;
+  if (stream->malformed || (stream->opened ? !ends : !request_is_whole(stream)))
+    return request_malformed(self, stream);
+  return stream->opened ? 0 : open_stream(self, stream);
+}
+
+/* Whether the peer may send one more frame of the kind that costs work and carries none. */
+static bool allowed(Session *self) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
+  double now = (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+  self->allowance += (now - self->refilled) * CONTROL_RATE;
+  if (self->allowance > CONTROL_BURST) self->allowance = CONTROL_BURST;
+  self->refilled = now;
+  if (self->allowance < 1) return false;
+  self->allowance -= 1;
+  return true;
+}
+
+static bool is_control(const nghttp2_frame_hd *frame) {
+  switch (frame->type) {
+    case NGHTTP2_PING:
+    case NGHTTP2_SETTINGS:
+    case NGHTTP2_PRIORITY:
+    case NGHTTP2_RST_STREAM: return true;
+    case NGHTTP2_DATA: return frame->length == 0 && !(frame->flags & NGHTTP2_FLAG_END_STREAM);
+    default: return false;
+  }
+}
+
+static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void *user) {
+  Session *self = user;
+  if (is_control(&frame->hd) && !allowed(self) && !self->calmed) {
+    self->calmed = true;
+    return nghttp2.session_terminate_session(session, NGHTTP2_ENHANCE_YOUR_CALM) == 0
+             ? 0
+             : NGHTTP2_ERR_CALLBACK_FAILURE;
+  }
+  if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) return 0;
+  Stream *stream = stream_of(self, frame->hd.stream_id);
+  if (stream == NULL) return 0;
+  if (frame->hd.type == NGHTTP2_HEADERS && on_headers(self, stream, frame->hd.flags) < 0)
+    return NGHTTP2_ERR_CALLBACK_FAILURE;
+  if (stream->malformed) return 0;
+  if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM && stream_end(self, stream) < 0)
+    return NGHTTP2_ERR_CALLBACK_FAILURE;
+  return 0;
+}
+
+static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data,
+                         size_t size, void *user) {
+  (void)flags;
+  Session *self = user;
+  if (nghttp2.session_consume_connection(session, size) < 0) return NGHTTP2_ERR_CALLBACK_FAILURE;
+  Stream *stream = stream_of(self, id);
+  if (stream == NULL) return 0;
+  return stream_receive(self, stream, data, size) < 0 ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+}
+
+static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user) {
+  Session *self = user;
+  bool carries = frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA;
+  if (!carries || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) return 0;
+  Stream *stream = stream_of(self, frame->hd.stream_id);
+  /* The answer is complete and the request is not: nobody needs the rest (RFC 9113, 8.1). */
+  if (stream != NULL && !stream->ended &&
+      nghttp2.submit_rst_stream(session, 0, stream->id, NGHTTP2_NO_ERROR) != 0)
+    return NGHTTP2_ERR_CALLBACK_FAILURE;
+  return 0;
+}
+
+static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, void *user) {
+  (void)session;
+  Session *self = user;
+  Stream *stream = stream_of(self, id);
+  if (stream == NULL) return 0;
+  int result = 0;
+  if (stream->opened) {
+    PyObject *value = PyLong_FromUnsignedLong(code);
+    result = value == NULL ? -1 : session_event(self, CLOSED, id, value);
+    Py_XDECREF(value);
+  }
+  stream_free(self, stream);
+  return result < 0 ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+}
+
+ssize_t session_read_message(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t room,
+                             uint32_t *flags, nghttp2_data_source *source, void *user) {
+  (void)source;
+  Stream *stream = stream_of(user, id);
+  if (stream == NULL) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+  size_t filled = stream_fill(stream, buffer, room);
+  if (stream->first == NULL && stream->finished) {
+    *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
+    if (answer_trailers(session, stream) != 0) return NGHTTP2_ERR_CALLBACK_FAILURE;
+  } else if (filled == 0) {
+    stream->deferred = true;
+    return NGHTTP2_ERR_DEFERRED;
+  }
+  return (ssize_t)filled;
+}
+
+nghttp2_session *session_open(Session *self, uint32_t max_streams, uint32_t window) {
+  nghttp2_session_callbacks *callbacks = NULL;
+  nghttp2_option *option = NULL;
+  nghttp2_session *session = NULL;
+  if (nghttp2.session_callbacks_new(&callbacks) != 0 || nghttp2.option_new(&option) != 0) goto done;
+  nghttp2.session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
+  nghttp2.session_callbacks_set_on_header_callback(callbacks, on_header);
+  nghttp2.session_callbacks_set_on_frame_recv_callback(callbacks, on_frame_recv);
+  nghttp2.session_callbacks_set_on_frame_send_callback(callbacks, on_frame_send);
+  nghttp2.session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk);
+  nghttp2.session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
+  nghttp2.option_set_no_auto_window_update(option, 1);
+  nghttp2.option_set_no_closed_streams(option, 1);
+  /* request.c does that: grpc-go names a socket's path as its authority, which HTTP forbids. */
+  nghttp2.option_set_no_http_messaging(option, 1);
+  nghttp2.option_set_max_outbound_ack(option, MAX_ACKS);
+  if (nghttp2.option_set_stream_reset_rate_limit != NULL)
+    nghttp2.option_set_stream_reset_rate_limit(option, CONTROL_BURST, CONTROL_RATE);
+  if (nghttp2.option_set_max_continuations != NULL)
+    nghttp2.option_set_max_continuations(option, MAX_CONTINUATIONS);
+  if (nghttp2.session_server_new2(&session, callbacks, self, option) != 0) goto done;
+  nghttp2_settings_entry settings[] = {
+    {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, max_streams},
+    {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, window},
+    {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)self->max_headers},
+  };
+  self->allowance = CONTROL_BURST;
+  if (nghttp2.submit_settings(session, 0, settings, sizeof settings / sizeof *settings) != 0) {
+    nghttp2.session_del(session);
+    session = NULL;
+  }
+done:
+  if (callbacks != NULL) nghttp2.session_callbacks_del(callbacks);
+  if (option != NULL) nghttp2.option_del(option);
+  return session;
+}

@@ -1,0 +1,172 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine.h"
+
+enum {
+  FIRST_ROOM = 1024,
+  /* More messages than this are held back by flow control until the call has taken some. */
+  READ_AHEAD = 16,
+};
+
+Stream *stream_new(Session *self, int32_t id) {
+  Stream *stream = calloc(1, sizeof *stream);
+  if (stream == NULL) return NULL;
+  stream->id = id;
+  stream->announced = UNANNOUNCED;
+  stream->next = self->streams;
+  if (self->streams != NULL) self->streams->previous = stream;
+  self->streams = stream;
+  return stream;
+}
+
+void stream_free(Session *self, Stream *stream) {
+  if (stream->previous != NULL) stream->previous->next = stream->next;
+  else self->streams = stream->next;
+  if (stream->next != NULL) stream->next->previous = stream->previous;
+  self->buffered -= stream->body_size + stream->unread_bytes;
+  stream->offset = 0;
+  stream_drop_queue(stream);
+  free(stream->body);
+  Py_XDECREF(stream->path);
+  Py_XDECREF(stream->method);
+  Py_XDECREF(stream->content_type);
+  Py_XDECREF(stream->timeout);
+  Py_XDECREF(stream->encoding);
+  Py_XDECREF(stream->trailers);
+  free(stream);
+}
+
+static size_t min(size_t a, size_t b) { return a < b ? a : b; }
+
+/* Memory follows what was received, not what was announced. */
+static int grow_body(Stream *stream, size_t size) {
+  if (size <= stream->body_room) return 0;
+  size_t room = stream->body_room ? stream->body_room : FIRST_ROOM;
+  while (room < size) room *= 2;
+  uint8_t *body = realloc(stream->body, room);
+  if (body == NULL) {
+    PyErr_NoMemory();
+    return -1;
+  }
+  stream->body = body;
+  stream->body_room = room;
+  return 0;
+}
+
+static int complete(Session *self, Stream *stream) {
+  PyObject *message =
+    PyBytes_FromStringAndSize((const char *)stream->body, (Py_ssize_t)stream->body_size);
+  if (message == NULL) return -1;
+  stream->unread++;
+  stream->unread_bytes += stream->body_size;
+  stream->body_size = stream->prefix_size = 0;
+  int result = session_event(self, MESSAGE, stream->id, message);
+  Py_DECREF(message);
+  return result;
+}
+
+static int begin_body(Session *self, Stream *stream) {
+  const uint8_t *p = stream->prefix;
+  if (p[0] != 0) return session_refuse(self, stream, INTERNAL, "a message is marked compressed");
+  stream->body_length = (size_t)p[1] << 24 | (size_t)p[2] << 16 | (size_t)p[3] << 8 | p[4];
+  if (stream->body_length > self->max_message)
+    return session_refuse(self, stream, RESOURCE_EXHAUSTED, "a message is larger than the limit");
+  return 0;
+}
+
+int stream_receive(Session *self, Stream *stream, const uint8_t *data, size_t size) {
+  size_t received = size;
+  stream->received += size;
+  while (size > 0 && !stream->ignored) {
+    if (stream->prefix_size < PREFIX_BYTES) {
+      size_t part = min(size, PREFIX_BYTES - stream->prefix_size);
+      memcpy(stream->prefix + stream->prefix_size, data, part);
+      stream->prefix_size += part, data += part, size -= part;
+      if (stream->prefix_size < PREFIX_BYTES) break;
+      if (begin_body(self, stream) < 0) return -1;
+    }
+    size_t part = min(size, stream->body_length - stream->body_size);
+    if (part > 0 && grow_body(stream, stream->body_size + part) < 0) return -1;
+    if (part > 0) memcpy(stream->body + stream->body_size, data, part);
+    stream->body_size += part, data += part, size -= part;
+    self->buffered += part;
+    if (self->buffered > self->max_buffered) {
+      if (session_refuse(self, stream, RESOURCE_EXHAUSTED,
+                         "the connection has too many unfinished requests") < 0)
+        return -1;
+    } else if (!stream->ignored && stream->body_size == stream->body_length) {
+      if (complete(self, stream) < 0) return -1;
+    }
+  }
+  if (stream->unread > READ_AHEAD) {
+    stream->withheld += received;
+    return 0;
+  }
+  return nghttp2.session_consume_stream(self->session, stream->id, received);
+}
+
+int stream_end(Session *self, Stream *stream) {
+  stream->ended = true;
+  if (stream->announced != UNANNOUNCED && stream->announced != stream->received)
+    return request_malformed(self, stream);
+  if (stream->ignored) return 0;
+  if (stream->prefix_size > 0)
+    return session_refuse(self, stream, INTERNAL, "the request ends inside a message");
+  return session_event(self, ENDED, stream->id, NULL);
+}
+
+int stream_queue(Stream *stream, PyObject *message) {
+  Outgoing *outgoing = malloc(sizeof *outgoing);
+  if (outgoing == NULL) {
+    PyErr_NoMemory();
+    return -1;
+  }
+  outgoing->next = NULL;
+  outgoing->message = Py_NewRef(message);
+  if (stream->last != NULL) stream->last->next = outgoing;
+  else stream->first = outgoing;
+  stream->last = outgoing;
+  stream->queued += PREFIX_BYTES + (size_t)PyBytes_Size(message);
+  return 0;
+}
+
+/* All but a message that is half sent, for what follows it must not be taken for its rest. */
+void stream_drop_queue(Stream *stream) {
+  Outgoing *kept = stream->offset > 0 ? stream->first : NULL;
+  Outgoing *dropped = kept ? kept->next : stream->first;
+  while (dropped != NULL) {
+    Outgoing *next = dropped->next;
+    stream->queued -= PREFIX_BYTES + (size_t)PyBytes_Size(dropped->message);
+    Py_DECREF(dropped->message);
+    free(dropped);
+    dropped = next;
+  }
+  if (kept != NULL) kept->next = NULL;
+  stream->first = stream->last = kept;
+}
+
+/* The next bytes to be sent; returns how many. */
+size_t stream_fill(Stream *stream, uint8_t *buffer, size_t room) {
+  size_t filled = 0;
+  while (stream->first != NULL && filled < room) {
+    Outgoing *head = stream->first;
+    size_t size = (size_t)PyBytes_Size(head->message);
+    uint8_t prefix[PREFIX_BYTES] = {0, (uint8_t)(size >> 24), (uint8_t)(size >> 16),
+                                    (uint8_t)(size >> 8), (uint8_t)size};
+    while (stream->offset < PREFIX_BYTES && filled < room)
+      buffer[filled++] = prefix[stream->offset++];
+    if (stream->offset < PREFIX_BYTES) break;
+    size_t sent = stream->offset - PREFIX_BYTES, part = min(size - sent, room - filled);
+    memcpy(buffer + filled, PyBytes_AsString(head->message) + sent, part);
+    filled += part, stream->offset += part;
+    if (sent + part < size) break;
+    stream->queued -= PREFIX_BYTES + size;
+    stream->offset = 0;
+    stream->first = head->next;
+    if (stream->first == NULL) stream->last = NULL;
+    Py_DECREF(head->message);
+    free(head);
+  }
+  return filled;
+}
