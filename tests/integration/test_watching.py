@@ -166,6 +166,9 @@ async def test_a_slow_watcher_is_ended_and_everybody_else_gets_everything(
             text = f"{len(sent)}-{'x' * 20_000}"
             sent.append(await api.set("a", "Fan", "False", "alpha", message=text))
             assert len(sent) < 3_000
+        # Freed at once: the client has not read a byte meanwhile.
+        assert hub_active() == 1
+        sent.append(await api.set("a", "Fan", "True", "alpha"))
 
     async def read() -> None:
         while not writing.done() or len(received) < len(sent):
@@ -174,9 +177,6 @@ async def test_a_slow_watcher_is_ended_and_everybody_else_gets_everything(
     writing = asyncio.ensure_future(write())
     reading = asyncio.ensure_future(read())
     await writing
-    # Freed at once: the client has not read a byte meanwhile.
-    assert hub_active() == 1
-    sent.append(await api.set("a", "Fan", "True", "alpha"))
     await asyncio.wait_for(reading, 20)
     assert received == sent
     error = await asyncio.wait_for(failure(slow), 20)

@@ -33,7 +33,7 @@ class Session:
     @property
     def alive(self) -> bool:
         """Whether there is anything left to say or hear."""
-    def receive(self, data: bytes, /) -> list[Event]:
+    def receive(self, data: bytes | memoryview, /) -> list[Event]:
         """What the peer's bytes mean."""
     def send(self, limit: int, /) -> bytes:
         """The next bytes for the peer, not much more than ``limit``; empty if there are none now."""

@@ -56,6 +56,7 @@ class Call:
             self._deadline.cancel()
         if self._task is not None:
             self._task.cancel()
+            self._task = None
 
     def fail(self, error: DeviceApiError) -> None:
         """Answer with an error."""

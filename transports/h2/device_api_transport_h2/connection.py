@@ -25,6 +25,8 @@ MAX_HEADER_BYTES = 16 * 1024
 MAX_BUFFERED_BYTES = 16 * 1024 * 1024
 """Of one connection's requests that are not finished."""
 WINDOW_BYTES = 64 * 1024
+READ_BYTES = 4 * 1024
+"""At a time, so that a client who sends without a pause takes turns with the others."""
 _WRITE_BYTES = 64 * 1024
 _CANCEL = 8
 
@@ -35,8 +37,11 @@ _CALLS: dict[type[Method], type[Call]] = {
 }
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """``ended`` is called once when it is over."""
+
+    # Of all connections: what was read is dealt with before the next is.
+    _buffer = memoryview(bytearray(READ_BYTES))
 
     def __init__(
         self, routes: Mapping[bytes, Route], ended: Callable[[Connection], None]
@@ -73,9 +78,12 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=_WRITE_BYTES)
         self._flush()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         try:
-            events = self._session.receive(data)
+            events = self._session.receive(self._buffer[:nbytes])
         except ConnectionError as error:
             self._break(error)
             return

@@ -47,10 +47,10 @@ static PyObject *take_events(Session *self) {
 
 static PyObject *receive(PyObject *object, PyObject *data) {
   Session *self = (Session *)object;
-  char *bytes;
-  Py_ssize_t size;
-  if (PyBytes_AsStringAndSize(data, &bytes, &size) < 0) return NULL;
-  ssize_t taken = nghttp2.session_mem_recv(self->session, (const uint8_t *)bytes, (size_t)size);
+  Py_buffer view;
+  if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return NULL;
+  ssize_t taken = nghttp2.session_mem_recv(self->session, view.buf, (size_t)view.len);
+  PyBuffer_Release(&view);
   if (taken < 0) return failed((int)taken);
   return take_events(self);
 }
