@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from inside import AsyncApi, until
-from wire import Api, reason_of
+from wire import Api, reason_of, status_of
 
 from device_api_core.daemon import Tuning
 
@@ -171,8 +171,11 @@ async def test_a_slow_watcher_is_ended_and_everybody_else_gets_everything(
         sent.append(await api.set("a", "Fan", "True", "alpha"))
 
     async def read() -> None:
-        while not writing.done() or len(received) < len(sent):
-            received.append((await fast.read()).object.resource_version)
+        recovered = False
+        while not recovered:
+            gpu = (await fast.read()).object
+            received.append(gpu.resource_version)
+            recovered = status_of(gpu, "Fan").status == "True"
 
     writing = asyncio.ensure_future(write())
     reading = asyncio.ensure_future(read())
