@@ -17,8 +17,9 @@ TOOLS := .hatch/venv/hatch-$(HATCH_VERSION)-uv-$(UV_VERSION)
 ENVIRONMENT := .venv/ready
 HATCH := .hatch/venv/bin/hatch --no-color
 UV := .hatch/venv/bin/uv
-DISTRIBUTIONS := . $(patsubst %/pyproject.toml,%,$(wildcard providers/*/pyproject.toml tools/*/pyproject.toml examples/device_plugin/pyproject.toml))
-NATIVE_SOURCES := $(wildcard tools/fake_nvml/src/*.[ch] tools/fake_nvml/hatch_build.py)
+DISTRIBUTIONS := . $(patsubst %/pyproject.toml,%,$(wildcard $(patsubst %,%/pyproject.toml, \
+  providers/* tools/* transports/* examples/device_plugin)))
+NATIVE_SOURCES := $(foreach place,tools/fake_nvml transports/h2,$(wildcard $(place)/src/*.[ch] $(place)/hatch_build.py))
 
 say = @printf '==> %s\n' '$(1)'
 

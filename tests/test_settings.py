@@ -28,6 +28,7 @@ def parse(monkeypatch, tmp_path):
 
         monkeypatch.setattr(server, "_serve", serve)
         monkeypatch.setattr(server, "set_up", lambda *_: None)
+        monkeypatch.delenv("DEVICE_API_TRANSPORT", raising=False)
         if file is not None:
             (tmp_path / "server.toml").write_text(file, encoding="utf-8")
             flags = (*flags, "--config", str(tmp_path / "server.toml"))

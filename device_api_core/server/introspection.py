@@ -146,10 +146,14 @@ def _describe(request: Any, response: Any, names: list[str]) -> None:
             _add_files(response, _file_of(request.file_containing_symbol))
         else:
             # No message here has extensions, so that there is none to be found.
-            raise KeyError(f"nothing is known of {kind}")
+            _not_found(response, f"nothing is known of {kind}")
     except KeyError as unknown:
-        response.error_response.error_code = _NOT_FOUND
-        response.error_response.error_message = str(unknown.args[0])
+        _not_found(response, str(unknown.args[0]))
+
+
+def _not_found(response: Any, text: str) -> None:
+    response.error_response.error_code = _NOT_FOUND
+    response.error_response.error_message = text
 
 
 def _file_of(symbol: str) -> FileDescriptor:

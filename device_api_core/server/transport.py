@@ -126,7 +126,10 @@ def load_transport(name: str) -> Transport:
             f"--transport: {name!r} is not installed; grpcio is always there, others come with "
             f"packages such as device-api-transport-{name}"
         )
-    chosen: Transport = next(iter(found)).load()()
+    try:
+        chosen: Transport = next(iter(found)).load()()
+    except ImportError as error:
+        raise SettingsError(f"--transport: {name!r} cannot be loaded: {error}") from error
     return chosen
 
 

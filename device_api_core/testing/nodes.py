@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -50,6 +51,7 @@ class Node(ABC):
             metrics_port=0,
             shutdown_delay=0.0,
             shutdown_timeout=_STOP_SECONDS,
+            transport=os.environ.get("DEVICE_API_TRANSPORT", "grpcio"),
             provider=names,
             isolate=tuple(isolate),
             expect_provider=tuple(expect),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -88,6 +89,7 @@ async def run_daemon(directory: Path) -> AsyncIterator[Callable[..., Any]]:
                 health_port=0,
                 metrics_port=0,
                 shutdown_timeout=2.0,
+                transport=os.environ.get("DEVICE_API_TRANSPORT", "grpcio"),
                 provider=tuple(p.name for p in plugins),
             )
             daemon = Daemon(replace(defaults, **settings), list(plugins), tuning=tuning or Tuning())

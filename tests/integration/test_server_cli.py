@@ -154,7 +154,7 @@ def test_a_bad_file_is_refused(directory: Path, text: str, words: list[str]) -> 
         (["--unknown"], ["--unknown"]),
         (["extra"], ["extra"]),
         (["-v=x"], ["is not a number"]),
-        (["--transport=h2"], ["--transport", "'h2' is not installed"]),
+        (["--transport=h3"], ["--transport", "'h3' is not installed"]),
     ],
 )
 def test_a_bad_command_line_is_refused(

@@ -4,6 +4,8 @@ Nothing here knows sockets or calls. A call is named by its stream's number; wha
 that is gone is dropped, for its CLOSED event is on the way.
 """
 
+from typing import Any
+
 OPENED: int
 """A request began: ``(path, method, content_type, timeout, encoding)``, each bytes or None."""
 MESSAGE: int
@@ -15,7 +17,7 @@ REFUSED: int
 CLOSED: int
 """The call is gone: the HTTP/2 error code, 0 after a whole answer."""
 
-Event = tuple[int, int, object]
+Event = tuple[int, int, Any]
 
 class Session:
     """One connection. Methods raise ``ConnectionError`` when it cannot go on; what :meth:`send`
@@ -36,7 +38,7 @@ class Session:
     def receive(self, data: bytes | memoryview, /) -> list[Event]:
         """What the peer's bytes mean."""
     def send(self, limit: int, /) -> bytes:
-        """The next bytes for the peer, not much more than ``limit``; empty if there are none now."""
+        """The next bytes for the peer, not much more than ``limit``; empty if none are due."""
     def message(self, stream: int, message: bytes, /) -> int:
         """Queue a message of the answer; returns the bytes that wait on the stream, -1 if it is
         gone or finished."""

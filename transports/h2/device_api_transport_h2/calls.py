@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from device_api_core.errors import DeviceApiError
 from device_api_core.server.transport import EventStream, Exchange, ServerStream, Unary, internal
-
 from device_api_transport_h2.routes import Route
 from device_api_transport_h2.status import trailers, trailers_of
 
@@ -150,11 +149,9 @@ class WatchCall(RequestCall):
             stream = await method.open(request)
         except DeviceApiError as error:
             self._end(error)
-        except Exception as defect:  # noqa: BLE001
+        except Exception:  # noqa: BLE001
             # The last handler before the wire, as for unary calls.
-            error = internal(method)
-            error.__cause__ = defect
-            self._end(error)
+            self._end(internal(method))
         else:
             self._stream = stream
             stream.on_ready = self._ready
@@ -260,15 +257,14 @@ class ExchangeCall(Call):
 def _rest(started: Coroutine[Any, Any, Result], waited: Any) -> Generator[Any, Any, Result]:
     """What is left of a coroutine that was started outside of a task and now waits."""
     while True:
+        thrown: BaseException | None = None
         try:
             sent = yield waited
-        except BaseException as thrown:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001
             # A cancellation, and nothing here decides what becomes of it.
-            step, argument = started.throw, thrown
-        else:
-            step, argument = started.send, sent
+            thrown = error
         try:
-            waited = step(argument)
+            waited = started.send(sent) if thrown is None else started.throw(thrown)
         except StopIteration as stop:
             result: Result = stop.value
             return result

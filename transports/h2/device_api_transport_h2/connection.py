@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from device_api_core.server.transport import Exchange, ServerStream, Unary
 from device_api_core.validation import MAX_MESSAGE_BYTES
-
 from device_api_transport_h2 import _engine
 from device_api_transport_h2.calls import Call, ExchangeCall, UnaryCall, WatchCall
 from device_api_transport_h2.routes import Route
-from device_api_transport_h2.status import Trailers, code_name, timeout_seconds, trailers
+from device_api_transport_h2.status import (
+    UNCOMPRESSED_ONLY,
+    Trailers,
+    code_name,
+    http_refusal,
+    timeout_seconds,
+    trailers,
+)
 
 if TYPE_CHECKING:
     from device_api_core.server.transport import Method
@@ -28,7 +34,8 @@ WINDOW_BYTES = 64 * 1024
 READ_BYTES = 4 * 1024
 """At a time, so that a client who sends without a pause takes turns with the others."""
 _WRITE_BYTES = 64 * 1024
-_CANCEL = 8
+_GREETING_SECONDS = 10.0
+"""In which a client must have said something, or it holds a place for nothing."""
 
 _CALLS: dict[type[Method], type[Call]] = {
     Unary: UnaryCall,
@@ -43,9 +50,7 @@ class Connection(asyncio.BufferedProtocol):
     # Of all connections: what was read is dealt with before the next is.
     _buffer = memoryview(bytearray(READ_BYTES))
 
-    def __init__(
-        self, routes: Mapping[bytes, Route], ended: Callable[[Connection], None]
-    ) -> None:
+    def __init__(self, routes: Mapping[bytes, Route], ended: Callable[[Connection], None]) -> None:
         self._routes = routes
         self._ended = ended
         self._session = _engine.Session(
@@ -61,8 +66,9 @@ class Connection(asyncio.BufferedProtocol):
         self._flush_due = False
         self._paused = False
         self._drained: asyncio.Future[None] | None = None
+        self._greeting = self._loop.call_later(_GREETING_SECONDS, self.cut)
         self._transport: asyncio.Transport
-        self._handlers: tuple[Callable[[int, object], None], ...] = (
+        self._handlers: tuple[Callable[[int, Any], None], ...] = (
             self._on_opened,
             self._on_message,
             self._on_ended,
@@ -82,11 +88,14 @@ class Connection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._greeting.cancel()
         try:
             events = self._session.receive(self._buffer[:nbytes])
         except ConnectionError as error:
             self._break(error)
             return
+        # All that is said meanwhile is sent at the end.
+        self._flush_due = True
         for kind, stream, value in events:
             self._handlers[kind](stream, value)
         self._flush()
@@ -95,6 +104,7 @@ class Connection(asyncio.BufferedProtocol):
         """A client that writes no more is gone: gRPC knows no half-closed connection."""
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._greeting.cancel()
         self._ended(self)
         for call in tuple(self._calls.values()):
             call.closed()
@@ -167,24 +177,18 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- what the session heard
 
-    def _on_opened(self, stream: int, value: object) -> None:
-        path, method, content_type, timeout, encoding = value  # type: ignore[misc]
-        if method != b"POST":
-            self._session.finish(stream, (), False, "405")
-            return
-        kind, _, _ = content_type.partition(b";") if content_type else (b"", b"", b"")
-        if kind != b"application/grpc" and not kind.startswith(b"application/grpc+"):
-            self._session.finish(stream, (), False, "415")
-            return
-        if encoding not in {None, b"identity"}:
-            accepted = ((b"grpc-accept-encoding", b"identity"),)
-            text = "messages cannot be compressed here"
-            self._session.finish(stream, trailers("UNIMPLEMENTED", text, accepted))
+    def _on_opened(self, stream: int, value: Any) -> None:
+        path, method, content_type, timeout, encoding = value
+        if (status := http_refusal(method, content_type)) is not None:
+            self._session.finish(stream, (), False, status)
             return
         route = self._routes.get(path)
         if route is None:
             text = f"there is no method {path.decode(errors='replace')[:128]}"
             self._session.finish(stream, trailers("UNIMPLEMENTED", text))
+            return
+        if encoding not in {None, b"identity"}:
+            self._session.finish(stream, UNCOMPRESSED_ONLY)
             return
         seconds = None
         if timeout is not None and (seconds := timeout_seconds(timeout)) is None:
@@ -194,21 +198,21 @@ class Connection(asyncio.BufferedProtocol):
         if seconds is not None:
             call.end_within(seconds)
 
-    def _on_message(self, stream: int, value: object) -> None:
+    def _on_message(self, stream: int, data: Any) -> None:
         if (call := self._calls.get(stream)) is not None:
-            call.message(value)  # type: ignore[arg-type]
+            call.message(data)
 
-    def _on_ended(self, stream: int, _value: object) -> None:
+    def _on_ended(self, stream: int, _value: Any) -> None:
         if (call := self._calls.get(stream)) is not None:
             call.ended()
 
-    def _on_refused(self, stream: int, value: object) -> None:
-        code, text = value  # type: ignore[misc]
+    def _on_refused(self, stream: int, value: Any) -> None:
+        code, text = value
         self._session.finish(stream, trailers(code_name(code), text), True)
         if (call := self._calls.get(stream)) is not None:
             call.closed()
 
-    def _on_closed(self, stream: int, _value: object) -> None:
+    def _on_closed(self, stream: int, _value: Any) -> None:
         if (call := self._calls.pop(stream, None)) is not None:
             call.closed()
 
@@ -225,13 +229,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport.is_closing():
             return
         try:
-            while not self._paused:
-                for call in tuple(self._hungry):
-                    if not call.pull():
-                        self._hungry.pop(call, None)
-                data = self._session.send(_WRITE_BYTES)
-                if not data:
-                    break
+            while not self._paused and (data := self._next_bytes()):
                 self._transport.write(data)
                 self._wake_writers()
         except ConnectionError as error:
@@ -239,6 +237,12 @@ class Connection(asyncio.BufferedProtocol):
             return
         if not self._session.alive:
             self._transport.close()
+
+    def _next_bytes(self) -> bytes:
+        for call in tuple(self._hungry):
+            if not call.pull():
+                self._hungry.pop(call, None)
+        return self._session.send(_WRITE_BYTES)
 
     def _wake_writers(self) -> None:
         if self._drained is not None:

@@ -63,6 +63,23 @@ def trailers_of(error: DeviceApiError) -> Trailers:
     return trailers(error.code, error.message, metadata)
 
 
+UNCOMPRESSED_ONLY = trailers(
+    "UNIMPLEMENTED",
+    "messages cannot be compressed here",
+    ((b"grpc-accept-encoding", b"identity"),),
+)
+
+
+def http_refusal(method: bytes, content_type: bytes | None) -> str | None:
+    """The HTTP status for a request that is not gRPC's; ``None`` if it is."""
+    if method != b"POST":
+        return "405"
+    kind, _, _ = (content_type or b"").partition(b";")
+    if kind != b"application/grpc" and not kind.startswith(b"application/grpc+"):
+        return "415"
+    return None
+
+
 def code_name(number: int) -> str:
     """The name of a status code."""
     return _NAMES[number]

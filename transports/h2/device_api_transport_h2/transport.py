@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import socket
 from collections.abc import Mapping
 
@@ -12,12 +13,15 @@ from device_api_core.metrics import Metrics
 from device_api_core.server.introspection import Health, reflection
 from device_api_core.server.sockets import SocketClaim
 from device_api_core.server.transport import Face
-
 from device_api_transport_h2.connection import Connection
 from device_api_transport_h2.routes import Route, routes
 
+logger = logging.getLogger(__name__)
+
 _BACKLOG = 1_024
 _MAX_PORT = 65_535
+MAX_CONNECTIONS = 1_024
+"""Of one face; each costs some 40 KiB and a file descriptor."""
 _GOODBYE_SECONDS = 0.05
 """Between the warning and the last word; a client on this node needs less to hear it."""
 
@@ -127,13 +131,13 @@ class H2Listening:
         listener.listen(_BACKLOG)
         listener.setblocking(False)
         loop = asyncio.get_running_loop()
-        if listener.family == socket.AF_UNIX:
-            server = await loop.create_unix_server(self._connection, sock=listener, backlog=_BACKLOG)
-        else:
-            server = await loop.create_server(self._connection, sock=listener, backlog=_BACKLOG)
-        self._servers.append(server)
+        unix = listener.family == socket.AF_UNIX
+        create = loop.create_unix_server if unix else loop.create_server
+        self._servers.append(await create(self._connection, sock=listener, backlog=_BACKLOG))
 
-    def _connection(self) -> Connection:
+    def _connection(self) -> asyncio.BaseProtocol:
+        if len(self._connections) >= MAX_CONNECTIONS:
+            return _Turned()
         connection = Connection(self._routes, self._ended)
         self._connections.add(connection)
         return connection
@@ -143,12 +147,19 @@ class H2Listening:
         self._quiet.set()
 
 
+class _Turned(asyncio.Protocol):
+    """A client for whom there is no room."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        logger.warning("a connection was refused: all %d are in use", MAX_CONNECTIONS)
+        transport.abort()
+
+
 def _loopback(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if not port.isdecimal() or int(port) > _MAX_PORT:
-        raise SettingsError(
-            f"--grpc-address must be HOST:PORT, not {address!r}; empty for no TCP"
-        )
+        raise SettingsError(f"--grpc-address must be HOST:PORT, not {address!r}; empty for no TCP")
     name = host.strip("[]")
     if name == "localhost":
         name = "127.0.0.1"
