@@ -37,6 +37,8 @@ class Session:
         """Whether there is anything left to say or hear."""
     def receive(self, data: bytes | memoryview, /) -> list[Event]:
         """What the peer's bytes mean."""
+    def events(self) -> list[Event]:
+        """What has happened since, by sending."""
     def send(self, limit: int, /) -> bytes:
         """The next bytes for the peer, not much more than ``limit``; empty if none are due."""
     def message(self, stream: int, message: bytes, /) -> int:
@@ -45,7 +47,7 @@ class Session:
     def queued(self, stream: int, /) -> int:
         """The bytes that wait on the stream, -1 if it is gone."""
     def reply(self, stream: int, message: bytes, /) -> None:
-        """A whole answer: one message and status 0."""
+        """A whole answer: one message and status 0. No CLOSED follows."""
     def finish(
         self,
         stream: int,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from device_api_core.server.transport import Exchange, ServerStream, Unary
@@ -96,8 +96,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         # All that is said meanwhile is sent at the end.
         self._flush_due = True
-        for kind, stream, value in events:
-            self._handlers[kind](stream, value)
+        self._heed(events)
         self._flush()
 
     def eof_received(self) -> None:
@@ -125,6 +124,9 @@ class Connection(asyncio.BufferedProtocol):
     # --- from the calls
 
     def reply(self, stream: int, message: bytes) -> None:
+        """A whole answer, after which the call is forgotten."""
+        if (call := self._calls.pop(stream, None)) is not None:
+            call.closed()
         self._session.reply(stream, message)
         self._flush_soon()
 
@@ -146,7 +148,9 @@ class Connection(asyncio.BufferedProtocol):
         self._flush_soon()
 
     def took(self, stream: int, size: int) -> None:
+        """A message of that size was taken: the client may send more."""
         self._session.took(stream, size)
+        self._flush_soon()
 
     def wants(self, call: WatchCall) -> None:
         """A watch has something to send."""
@@ -176,6 +180,10 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     # --- what the session heard
+
+    def _heed(self, events: Iterable[_engine.Event]) -> None:
+        for kind, stream, value in events:
+            self._handlers[kind](stream, value)
 
     def _on_opened(self, stream: int, value: Any) -> None:
         path, method, content_type, timeout, encoding = value
@@ -232,6 +240,7 @@ class Connection(asyncio.BufferedProtocol):
             while not self._paused and (data := self._next_bytes()):
                 self._transport.write(data)
                 self._wake_writers()
+            self._heed(self._session.events())
         except ConnectionError as error:
             self._break(error)
             return

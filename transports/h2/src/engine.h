@@ -20,7 +20,11 @@ enum { OPENED, MESSAGE, ENDED, REFUSED, CLOSED };
 /* gRPC status codes that are decided here. */
 enum { RESOURCE_EXHAUSTED = 8, INTERNAL = 13 };
 
-enum { PREFIX_BYTES = 5 };
+enum {
+  PREFIX_BYTES = 5,
+  /* More messages than this are held back by flow control until the call has taken some. */
+  READ_AHEAD = 16,
+};
 
 #define UNANNOUNCED SIZE_MAX
 
@@ -57,6 +61,8 @@ typedef struct Stream {
   Outgoing *first, *last;
   size_t offset, queued;
   bool answered, deferred, finished;
+  /* Nobody waits to hear of the end. */
+  bool quiet;
   PyObject *trailers;
 } Stream;
 

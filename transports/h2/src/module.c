@@ -55,6 +55,11 @@ static PyObject *receive(PyObject *object, PyObject *data) {
   return take_events(self);
 }
 
+static PyObject *events(PyObject *object, PyObject *unused) {
+  (void)unused;
+  return take_events((Session *)object);
+}
+
 /* Frames are collected up to about `limit` bytes, one system call's worth. */
 static PyObject *send(PyObject *object, PyObject *argument) {
   Session *self = (Session *)object;
@@ -127,7 +132,7 @@ static PyObject *queued(PyObject *object, PyObject *argument) {
   return stream == NULL ? PyLong_FromLong(-1) : PyLong_FromSize_t(stream->queued);
 }
 
-/* A whole answer: one message and status 0. */
+/* A whole answer: one message and status 0. Its end is not told. */
 static PyObject *reply(PyObject *object, PyObject *args) {
   Session *self = (Session *)object;
   int id, code;
@@ -136,7 +141,7 @@ static PyObject *reply(PyObject *object, PyObject *args) {
   Stream *stream = find(self, id);
   if (stream == NULL || stream->answered) Py_RETURN_NONE;
   if (stream_queue(stream, bytes) < 0) return NULL;
-  stream->finished = true;
+  stream->finished = stream->quiet = true;
   if ((code = answer_begin(self, stream, NULL, NULL)) != 0) return failed(code);
   Py_RETURN_NONE;
 }
@@ -177,13 +182,10 @@ static PyObject *took(PyObject *object, PyObject *args) {
   stream->unread--;
   stream->unread_bytes -= (size_t)bytes;
   self->buffered -= (size_t)bytes;
-  size_t withheld = stream->withheld;
+  if (stream->withheld == 0 || stream->unread > READ_AHEAD) Py_RETURN_NONE;
+  int code = nghttp2.session_consume_stream(self->session, id, stream->withheld);
   stream->withheld = 0;
-  if (withheld > 0) {
-    int code = nghttp2.session_consume_stream(self->session, id, withheld);
-    if (code != 0) return failed(code);
-  }
-  Py_RETURN_NONE;
+  return code != 0 ? failed(code) : Py_NewRef(Py_None);
 }
 
 static PyObject *reset(PyObject *object, PyObject *args) {
@@ -213,7 +215,8 @@ static PyObject *get_alive(PyObject *object, void *closure) {
 }
 
 static PyMethodDef methods[] = {
-  {"receive", receive, METH_O, NULL},     {"send", send, METH_O, NULL},
+  {"receive", receive, METH_O, NULL},     {"events", events, METH_NOARGS, NULL},
+  {"send", send, METH_O, NULL},
   {"message", message, METH_VARARGS, NULL}, {"queued", queued, METH_O, NULL},
   {"reply", reply, METH_VARARGS, NULL},   {"finish", finish, METH_VARARGS, NULL},
   {"took", took, METH_VARARGS, NULL},     {"reset", reset, METH_VARARGS, NULL},

@@ -147,7 +147,7 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
   Stream *stream = stream_of(self, id);
   if (stream == NULL) return 0;
   int result = 0;
-  if (stream->opened) {
+  if (stream->opened && !stream->quiet) {
     PyObject *value = PyLong_FromUnsignedLong(code);
     result = value == NULL ? -1 : session_event(self, CLOSED, id, value);
     Py_XDECREF(value);

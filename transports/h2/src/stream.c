@@ -3,11 +3,7 @@
 
 #include "engine.h"
 
-enum {
-  FIRST_ROOM = 1024,
-  /* More messages than this are held back by flow control until the call has taken some. */
-  READ_AHEAD = 16,
-};
+enum { FIRST_ROOM = 1024 };
 
 Stream *stream_new(Session *self, int32_t id) {
   Stream *stream = calloc(1, sizeof *stream);
