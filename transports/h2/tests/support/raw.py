@@ -187,6 +187,7 @@ class Raw:
             self.goaway = frame
         elif isinstance(frame, SettingsFrame) and "ACK" not in frame.flags:
             self.settings.update(frame.settings)
+            self.say(SettingsFrame(flags=["ACK"]))
         elif frame.stream_id:
             self._note_stream(frame)
 
