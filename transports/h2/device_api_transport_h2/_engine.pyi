@@ -29,6 +29,7 @@ class Session:
         max_message_bytes: int,
         max_header_bytes: int,
         max_buffered_bytes: int,
+        max_unread_bytes: int,
         max_streams: int,
         window_bytes: int,
     ) -> Session: ...
@@ -46,8 +47,9 @@ class Session:
         gone or finished."""
     def queued(self, stream: int, /) -> int:
         """The bytes that wait on the stream, -1 if it is gone."""
-    def reply(self, stream: int, message: bytes, /) -> None:
-        """A whole answer: one message and status 0. No CLOSED follows."""
+    def reply(self, stream: int, message: bytes, /) -> bool:
+        """A whole answer: one message and status 0. No CLOSED follows. False, and nothing is sent,
+        if the client has too many answers to read already."""
     def finish(
         self,
         stream: int,

@@ -32,13 +32,13 @@ _CANCEL = 8
 class Call:
     """One request and its answer."""
 
-    __slots__ = ("_deadline", "_task", "connection", "id", "route")
+    __slots__ = ("_deadline", "connection", "id", "route", "task")
 
     def __init__(self, connection: Connection, stream: int, route: Route) -> None:
         self.connection = connection
         self.id = stream
         self.route = route
-        self._task: asyncio.Task[Any] | None = None
+        self.task: asyncio.Task[Any] | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
     def message(self, data: bytes) -> None:
@@ -53,9 +53,9 @@ class Call:
         """The call is gone, answered or not."""
         if self._deadline is not None:
             self._deadline.cancel()
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        if self.task is not None:
+            self.task.cancel()
+            self.task = None
 
     def fail(self, error: DeviceApiError) -> None:
         """Answer with an error."""
@@ -76,7 +76,7 @@ class Call:
         self.connection.finish(self.id, trailers("INTERNAL", text))
 
     def _in_task(self, rest: Coroutine[Any, Any, None]) -> None:
-        self._task = asyncio.get_running_loop().create_task(rest)
+        self.task = asyncio.get_running_loop().create_task(rest)
 
 
 class RequestCall(Call):
@@ -161,6 +161,9 @@ class WatchCall(RequestCall):
         """Pass on what the source has, as far as it fits. Returns whether there may be more."""
         if self._stream is None:
             return False
+        if self._stream.error is not None:
+            self._end(self._stream.error)
+            return False
         waiting = self.connection.queued(self.id)
         while 0 <= waiting < READ_AHEAD_BYTES:
             try:
@@ -174,7 +177,7 @@ class WatchCall(RequestCall):
         return waiting >= 0
 
     def closed(self) -> None:
-        if self._stream is not None or self._task is not None:
+        if self._stream is not None or self.task is not None:
             self.route.ended(self._error)
         self._release()
         super().closed()
@@ -186,7 +189,7 @@ class WatchCall(RequestCall):
         self._error = error
         self.route.ended(error)
         self._release()
-        self._task = None
+        self.task = None
         # What was queued before belongs to a story whose end the client will not hear.
         self.connection.finish(self.id, trailers_of(error), drop=True)
         if self._deadline is not None:

@@ -14,6 +14,7 @@ from device_api_transport_h2.calls import Call, ExchangeCall, UnaryCall, WatchCa
 from device_api_transport_h2.routes import Route
 from device_api_transport_h2.status import (
     UNCOMPRESSED_ONLY,
+    UNREAD,
     Trailers,
     code_name,
     http_refusal,
@@ -28,8 +29,11 @@ logger = logging.getLogger(__name__)
 
 MAX_STREAMS = 2_048
 MAX_HEADER_BYTES = 16 * 1024
-MAX_BUFFERED_BYTES = 16 * 1024 * 1024
-"""Of one connection's requests that are not finished."""
+MAX_BUFFERED_BYTES = 8 * 1024 * 1024
+"""Of one connection's requests that are not finished. The engine bounds all connections' together,
+too."""
+MAX_UNREAD_BYTES = 8 * 1024 * 1024
+"""Of one connection's answers that its client does not read."""
 WINDOW_BYTES = 64 * 1024
 READ_BYTES = 4 * 1024
 """At a time, so that a client who sends without a pause takes turns with the others."""
@@ -57,6 +61,7 @@ class Connection(asyncio.BufferedProtocol):
             max_message_bytes=MAX_MESSAGE_BYTES,
             max_header_bytes=MAX_HEADER_BYTES,
             max_buffered_bytes=MAX_BUFFERED_BYTES,
+            max_unread_bytes=MAX_UNREAD_BYTES,
             max_streams=MAX_STREAMS,
             window_bytes=WINDOW_BYTES,
         )
@@ -125,9 +130,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def reply(self, stream: int, message: bytes) -> None:
         """A whole answer, after which the call is forgotten."""
+        if not self._session.reply(stream, message):
+            self._session.finish(stream, UNREAD)
         if (call := self._calls.pop(stream, None)) is not None:
             call.closed()
-        self._session.reply(stream, message)
         self._flush_soon()
 
     def message(self, stream: int, message: bytes) -> int:
@@ -166,9 +172,9 @@ class Connection(asyncio.BufferedProtocol):
     # --- from the server
 
     @property
-    def busy(self) -> bool:
-        """Whether calls are running."""
-        return bool(self._calls)
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """Of the calls that wait for something."""
+        return [call.task for call in self._calls.values() if call.task is not None]
 
     def go_away(self, *, last: bool) -> None:
         """Ask the client for no new calls; with ``last`` refuse them."""

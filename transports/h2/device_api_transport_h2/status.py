@@ -69,6 +69,8 @@ UNCOMPRESSED_ONLY = trailers(
     ((b"grpc-accept-encoding", b"identity"),),
 )
 
+UNREAD = trailers("RESOURCE_EXHAUSTED", "too many answers wait to be read on this connection")
+
 
 def http_refusal(method: bytes, content_type: bytes | None) -> str | None:
     """The HTTP status for a request that is not gRPC's; ``None`` if it is."""

@@ -22,6 +22,7 @@ _BACKLOG = 1_024
 _MAX_PORT = 65_535
 MAX_CONNECTIONS = 1_024
 """Of one face; each costs some 40 KiB and a file descriptor."""
+_CUT_SECONDS = 1.0
 _GOODBYE_SECONDS = 0.05
 """Between the warning and the last word; a client on this node needs less to hear it."""
 
@@ -61,6 +62,11 @@ class H2Listening:
         self._stopping = False
         self._quiet = asyncio.Event()
         self.tcp_port = 0
+
+    @property
+    def connections(self) -> int:
+        """Clients that are connected now."""
+        return len(self._connections)
 
     async def bind_unix(self, path: str, mode: int) -> None:
         """Listen at a path."""
@@ -109,6 +115,7 @@ class H2Listening:
             await self._drain(grace_seconds)
         if self._claim is not None:
             self._claim.release()
+            self._claim = None
 
     async def _drain(self, grace_seconds: float) -> None:
         ends = asyncio.get_running_loop().time() + grace_seconds
@@ -122,10 +129,11 @@ class H2Listening:
                     self._quiet.clear()
                     await self._quiet.wait()
         except TimeoutError:
+            running = [task for c in self._connections for task in c.tasks]
             for connection in tuple(self._connections):
                 connection.cut()
-            # Lost connections are told of in the next turns of the loop.
-            await asyncio.sleep(0)
+            if running:
+                await asyncio.wait(running, timeout=_CUT_SECONDS)
 
     async def _serve(self, listener: socket.socket) -> None:
         listener.listen(_BACKLOG)

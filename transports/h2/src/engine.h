@@ -28,6 +28,11 @@ enum {
 
 #define UNANNOUNCED SIZE_MAX
 
+/* Of all connections together; beyond it whoever has some gets no more. */
+enum { MAX_ALL_BYTES = 64 * 1024 * 1024 };
+
+extern size_t all_buffered, all_unread;
+
 typedef struct Outgoing {
   struct Outgoing *next;
   PyObject *message;
@@ -60,7 +65,7 @@ typedef struct Stream {
    * prefix included. */
   Outgoing *first, *last;
   size_t offset, queued;
-  bool answered, deferred, finished;
+  bool answered, deferred, finished, trailed;
   /* Nobody waits to hear of the end. */
   bool quiet;
   PyObject *trailers;
@@ -71,9 +76,9 @@ typedef struct {
   nghttp2_session *session;
   PyObject *events;
   Stream *streams;
-  size_t max_message, max_headers, max_buffered;
-  /* Of all requests that are not finished or not taken. */
-  size_t buffered;
+  size_t max_message, max_headers, max_buffered, max_unread;
+  /* Bytes of requests that are not finished or not taken, and of answers that are not read. */
+  size_t buffered, unread;
   double allowance, refilled;
   bool calmed;
 } Session;
@@ -83,9 +88,10 @@ Stream *stream_new(Session *self, int32_t id);
 void stream_free(Session *self, Stream *stream);
 int stream_receive(Session *self, Stream *stream, const uint8_t *data, size_t size);
 int stream_end(Session *self, Stream *stream);
-size_t stream_fill(Stream *stream, uint8_t *buffer, size_t room);
-int stream_queue(Stream *stream, PyObject *message);
-void stream_drop_queue(Stream *stream);
+void stream_took(Session *self, Stream *stream, size_t size);
+size_t stream_fill(Session *self, Stream *stream, uint8_t *buffer, size_t room);
+int stream_queue(Session *self, Stream *stream, PyObject *message);
+void stream_drop_queue(Session *self, Stream *stream);
 
 /* request.c */
 int request_field(Session *self, Stream *stream, const uint8_t *name, size_t name_size,

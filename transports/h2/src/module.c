@@ -7,11 +7,11 @@ static PyObject *failed(int code) {
 
 static PyObject *new_session(PyTypeObject *type, PyObject *args, PyObject *keywords) {
   static char *names[] = {"max_message_bytes", "max_header_bytes", "max_buffered_bytes",
-                          "max_streams", "window_bytes", NULL};
-  Py_ssize_t message, headers, buffered;
+                          "max_unread_bytes", "max_streams", "window_bytes", NULL};
+  Py_ssize_t message, headers, buffered, unread;
   unsigned int streams, window;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "$nnnII", names, &message, &headers, &buffered,
-                                   &streams, &window))
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "$nnnnII", names, &message, &headers, &buffered,
+                                   &unread, &streams, &window))
     return NULL;
   allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
   Session *self = (Session *)allocate(type, 0);
@@ -19,6 +19,7 @@ static PyObject *new_session(PyTypeObject *type, PyObject *args, PyObject *keywo
   self->max_message = (size_t)message;
   self->max_headers = (size_t)headers;
   self->max_buffered = (size_t)buffered;
+  self->max_unread = (size_t)unread;
   self->events = PyList_New(0);
   self->session = session_open(self, streams, window);
   if (self->events != NULL && self->session != NULL) return (PyObject *)self;
@@ -120,7 +121,7 @@ static PyObject *message(PyObject *object, PyObject *args) {
   if (!PyArg_ParseTuple(args, "iS", &id, &bytes)) return NULL;
   Stream *stream = find(self, id);
   if (stream == NULL || stream->finished) return PyLong_FromLong(-1);
-  if (stream_queue(stream, bytes) < 0) return NULL;
+  if (stream_queue(self, stream, bytes) < 0) return NULL;
   code = stream->answered ? resume(self, stream) : answer_begin(self, stream, NULL, NULL);
   if (code != 0) return failed(code);
   return PyLong_FromSize_t(stream->queued);
@@ -132,18 +133,21 @@ static PyObject *queued(PyObject *object, PyObject *argument) {
   return stream == NULL ? PyLong_FromLong(-1) : PyLong_FromSize_t(stream->queued);
 }
 
-/* A whole answer: one message and status 0. Its end is not told. */
+/* A whole answer: one message and status 0. Its end is not told. False if the
+ * client has too many answers to read already. */
 static PyObject *reply(PyObject *object, PyObject *args) {
   Session *self = (Session *)object;
   int id, code;
   PyObject *bytes;
   if (!PyArg_ParseTuple(args, "iS", &id, &bytes)) return NULL;
   Stream *stream = find(self, id);
-  if (stream == NULL || stream->answered) Py_RETURN_NONE;
-  if (stream_queue(stream, bytes) < 0) return NULL;
+  if (stream == NULL || stream->answered) Py_RETURN_TRUE;
+  if (self->unread > self->max_unread || (self->unread > 0 && all_unread > MAX_ALL_BYTES))
+    Py_RETURN_FALSE;
+  if (stream_queue(self, stream, bytes) < 0) return NULL;
   stream->finished = stream->quiet = true;
   if ((code = answer_begin(self, stream, NULL, NULL)) != 0) return failed(code);
-  Py_RETURN_NONE;
+  Py_RETURN_TRUE;
 }
 
 /* Ends the answer. Queued messages are sent before, unless `drop` says that they do not matter. */
@@ -160,13 +164,19 @@ static PyObject *finish(PyObject *object, PyObject *args) {
   Stream *stream = find(self, id);
   if (stream == NULL || stream->finished) Py_RETURN_NONE;
   stream->ignored = true;
-  if (drop) stream_drop_queue(stream);
+  if (drop) stream_drop_queue(self, stream);
   if (!stream->answered) {
     code = answer_begin(self, stream, status, trailers);
   } else {
     stream->finished = true;
     stream->trailers = Py_NewRef(trailers);
-    code = resume(self, stream);
+    if (stream->first == NULL) {
+      /* At once: the peer's window, which holds data back, does not hold trailers. */
+      stream->trailed = true;
+      code = answer_trailers(self->session, stream);
+    } else {
+      code = resume(self, stream);
+    }
   }
   return code != 0 ? failed(code) : Py_NewRef(Py_None);
 }
@@ -179,9 +189,7 @@ static PyObject *took(PyObject *object, PyObject *args) {
   if (!PyArg_ParseTuple(args, "in", &id, &bytes)) return NULL;
   Stream *stream = find(self, id);
   if (stream == NULL || stream->unread == 0) Py_RETURN_NONE;
-  stream->unread--;
-  stream->unread_bytes -= (size_t)bytes;
-  self->buffered -= (size_t)bytes;
+  stream_took(self, stream, (size_t)bytes);
   if (stream->withheld == 0 || stream->unread > READ_AHEAD) Py_RETURN_NONE;
   int code = nghttp2.session_consume_stream(self->session, id, stream->withheld);
   stream->withheld = 0;

@@ -161,7 +161,8 @@ ssize_t session_read_message(nghttp2_session *session, int32_t id, uint8_t *buff
   (void)source;
   Stream *stream = stream_of(user, id);
   if (stream == NULL) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-  size_t filled = stream_fill(stream, buffer, room);
+  if (stream->trailed) return NGHTTP2_ERR_DEFERRED;
+  size_t filled = stream_fill(user, stream, buffer, room);
   if (stream->first == NULL && stream->finished) {
     *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
     if (answer_trailers(session, stream) != 0) return NGHTTP2_ERR_CALLBACK_FAILURE;

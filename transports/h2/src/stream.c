@@ -5,6 +5,28 @@
 
 enum { FIRST_ROOM = 1024 };
 
+size_t all_buffered, all_unread;
+
+static void unbuffer(Session *self, size_t size) {
+  self->buffered -= size;
+  all_buffered -= size;
+}
+
+/* What a message is counted as while it waits. */
+static size_t weight(PyObject *message) { return PREFIX_BYTES + (size_t)PyBytes_Size(message); }
+
+static void forget_first(Session *self, Stream *stream) {
+  Outgoing *first = stream->first;
+  size_t size = weight(first->message);
+  stream->queued -= size;
+  self->unread -= size;
+  all_unread -= size;
+  stream->first = first->next;
+  if (stream->first == NULL) stream->last = NULL;
+  Py_DECREF(first->message);
+  free(first);
+}
+
 Stream *stream_new(Session *self, int32_t id) {
   Stream *stream = calloc(1, sizeof *stream);
   if (stream == NULL) return NULL;
@@ -20,9 +42,9 @@ void stream_free(Session *self, Stream *stream) {
   if (stream->previous != NULL) stream->previous->next = stream->next;
   else self->streams = stream->next;
   if (stream->next != NULL) stream->next->previous = stream->previous;
-  self->buffered -= stream->body_size + stream->unread_bytes;
+  unbuffer(self, stream->body_size + stream->unread_bytes);
   stream->offset = 0;
-  stream_drop_queue(stream);
+  stream_drop_queue(self, stream);
   free(stream->body);
   Py_XDECREF(stream->path);
   Py_XDECREF(stream->method);
@@ -62,6 +84,13 @@ static int complete(Session *self, Stream *stream) {
   return result;
 }
 
+/* The call has taken a message of that size. */
+void stream_took(Session *self, Stream *stream, size_t size) {
+  stream->unread--;
+  stream->unread_bytes -= size;
+  unbuffer(self, size);
+}
+
 static int begin_body(Session *self, Stream *stream) {
   const uint8_t *p = stream->prefix;
   if (p[0] != 0) return session_refuse(self, stream, INTERNAL, "a message is marked compressed");
@@ -87,9 +116,9 @@ int stream_receive(Session *self, Stream *stream, const uint8_t *data, size_t si
     if (part > 0) memcpy(stream->body + stream->body_size, data, part);
     stream->body_size += part, data += part, size -= part;
     self->buffered += part;
-    if (self->buffered > self->max_buffered) {
-      if (session_refuse(self, stream, RESOURCE_EXHAUSTED,
-                         "the connection has too many unfinished requests") < 0)
+    all_buffered += part;
+    if (self->buffered > self->max_buffered || all_buffered > MAX_ALL_BYTES) {
+      if (session_refuse(self, stream, RESOURCE_EXHAUSTED, "too many requests are unfinished") < 0)
         return -1;
     } else if (!stream->ignored && stream->body_size == stream->body_length) {
       if (complete(self, stream) < 0) return -1;
@@ -112,7 +141,7 @@ int stream_end(Session *self, Stream *stream) {
   return session_event(self, ENDED, stream->id, NULL);
 }
 
-int stream_queue(Stream *stream, PyObject *message) {
+int stream_queue(Session *self, Stream *stream, PyObject *message) {
   Outgoing *outgoing = malloc(sizeof *outgoing);
   if (outgoing == NULL) {
     PyErr_NoMemory();
@@ -123,46 +152,44 @@ int stream_queue(Stream *stream, PyObject *message) {
   if (stream->last != NULL) stream->last->next = outgoing;
   else stream->first = outgoing;
   stream->last = outgoing;
-  stream->queued += PREFIX_BYTES + (size_t)PyBytes_Size(message);
+  size_t size = weight(message);
+  stream->queued += size;
+  self->unread += size;
+  all_unread += size;
   return 0;
 }
 
 /* All but a message that is half sent, for what follows it must not be taken for its rest. */
-void stream_drop_queue(Stream *stream) {
-  Outgoing *kept = stream->offset > 0 ? stream->first : NULL;
-  Outgoing *dropped = kept ? kept->next : stream->first;
-  while (dropped != NULL) {
-    Outgoing *next = dropped->next;
-    stream->queued -= PREFIX_BYTES + (size_t)PyBytes_Size(dropped->message);
-    Py_DECREF(dropped->message);
-    free(dropped);
-    dropped = next;
+void stream_drop_queue(Session *self, Stream *stream) {
+  Outgoing *half = NULL;
+  if (stream->offset > 0) {
+    half = stream->first;
+    stream->first = half->next;
   }
-  if (kept != NULL) kept->next = NULL;
-  stream->first = stream->last = kept;
+  while (stream->first != NULL) forget_first(self, stream);
+  if (half != NULL) {
+    half->next = NULL;
+    stream->first = stream->last = half;
+  }
 }
 
 /* The next bytes to be sent; returns how many. */
-size_t stream_fill(Stream *stream, uint8_t *buffer, size_t room) {
+size_t stream_fill(Session *self, Stream *stream, uint8_t *buffer, size_t room) {
   size_t filled = 0;
   while (stream->first != NULL && filled < room) {
-    Outgoing *head = stream->first;
-    size_t size = (size_t)PyBytes_Size(head->message);
+    PyObject *message = stream->first->message;
+    size_t size = (size_t)PyBytes_Size(message);
     uint8_t prefix[PREFIX_BYTES] = {0, (uint8_t)(size >> 24), (uint8_t)(size >> 16),
                                     (uint8_t)(size >> 8), (uint8_t)size};
     while (stream->offset < PREFIX_BYTES && filled < room)
       buffer[filled++] = prefix[stream->offset++];
     if (stream->offset < PREFIX_BYTES) break;
     size_t sent = stream->offset - PREFIX_BYTES, part = min(size - sent, room - filled);
-    memcpy(buffer + filled, PyBytes_AsString(head->message) + sent, part);
+    memcpy(buffer + filled, PyBytes_AsString(message) + sent, part);
     filled += part, stream->offset += part;
     if (sent + part < size) break;
-    stream->queued -= PREFIX_BYTES + size;
     stream->offset = 0;
-    stream->first = head->next;
-    if (stream->first == NULL) stream->last = NULL;
-    Py_DECREF(head->message);
-    free(head);
+    forget_first(self, stream);
   }
   return filled;
 }

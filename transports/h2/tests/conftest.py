@@ -19,6 +19,7 @@ pytest.importorskip(
 )
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
+from device_api_transport_h2.transport import H2Listening, H2Transport
 from prometheus_client import CollectorRegistry
 from raw import Raw
 
@@ -26,11 +27,10 @@ from device_api_core.errors import DeviceApiError, NotFound, Unavailable
 from device_api_core.metrics import Metrics
 from device_api_core.server.transport import Exchange, Face, ServerStream, Unary
 from device_api_core.watch import Subscription, WatchHub
-from device_api_transport_h2.transport import H2Listening, H2Transport
 
 
 class Service:
-    """``Echo`` answers what it is told, ``Wait`` when it is let, ``Fail`` never well; ``Watch``
+    """``Echo`` answers what it is told, ``Big`` so many bytes, ``Wait`` when it is let, ``Fail`` never well; ``Watch``
     sends what is published, ``Talk`` each message twice, and ``Hold`` listens when it is let."""
 
     def __init__(self) -> None:
@@ -45,6 +45,7 @@ class Service:
     def methods(self) -> tuple[Any, ...]:
         return (
             Unary("t.S", "Echo", self.echo),
+            Unary("t.S", "Big", self.big),
             Unary("t.S", "Wait", self.wait),
             Unary("t.S", "Fail", self.fail),
             ServerStream("t.S", "Watch", self.watch),
@@ -54,6 +55,9 @@ class Service:
 
     async def echo(self, data: bytes) -> bytes:
         return data
+
+    async def big(self, data: bytes) -> bytes:
+        return bytes(int(data))
 
     async def wait(self, data: bytes) -> bytes:
         self.waiting += 1

@@ -12,7 +12,9 @@ from raw import CANCEL, NO_ERROR, grpc_frame, headers_of
 from device_api_core.errors import LimitExceeded
 from device_api_core.validation import MAX_MESSAGE_BYTES
 
-ECHO, WAIT, FAIL, WATCH, TALK = (f"/t.S/{name}" for name in ("Echo", "Wait", "Fail", "Watch", "Talk"))
+ECHO, WAIT, FAIL, WATCH, TALK = (
+    f"/t.S/{name}" for name in ("Echo", "Wait", "Fail", "Watch", "Talk")
+)
 
 
 async def settled(condition):

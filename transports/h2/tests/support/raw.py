@@ -94,14 +94,32 @@ class Raw:
     async def open(cls, path: str, *, greet: bool = True, window: int | None = None) -> Raw:
         raw = cls(*await asyncio.open_unix_connection(path))
         if greet:
-            settings = {} if window is None else {SettingsFrame.INITIAL_WINDOW_SIZE: window}
-            raw.say(PREFACE, SettingsFrame(settings=settings))
+            raw.greet(window)
         return raw
 
+    def greet(self, window: int | None = None) -> None:
+        """Say what every client says first."""
+        settings = {} if window is None else {SettingsFrame.INITIAL_WINDOW_SIZE: window}
+        self.say(PREFACE, SettingsFrame(settings=settings))
+
+    def pause(self) -> None:
+        """Read nothing from the socket."""
+        self._writer.transport.pause_reading()
+
+    def resume(self) -> None:
+        self._writer.transport.resume_reading()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the server has not taken from the socket."""
+        return self._writer.transport.get_write_buffer_size()
+
+    @staticmethod
+    def blank() -> Answer:
+        return Answer()
+
     def say(self, *parts: bytes | Frame) -> None:
-        self._writer.write(
-            b"".join(p if isinstance(p, bytes) else p.serialize() for p in parts)
-        )
+        self._writer.write(b"".join(p if isinstance(p, bytes) else p.serialize() for p in parts))
 
     def headers(self, stream: int, fields: list[tuple[str, str]], *flags: str) -> HeadersFrame:
         frame = HeadersFrame(stream, self.encoder.encode(fields))
@@ -125,7 +143,7 @@ class Raw:
         first = self.settings.get(SettingsFrame.INITIAL_WINDOW_SIZE, 65_535)
         return first + self._room[stream]
 
-    async def upload(self, stream: int, body: bytes) -> None:
+    async def upload(self, stream: int, body: bytes, *, end: bool = True) -> None:
         """A body of any size, as fast as the server's flow control lets it."""
         while body:
             room = min(16_384, self._room[0], self.window(stream))
@@ -135,7 +153,7 @@ class Raw:
             piece, body = body[:room], body[room:]
             self._room[0] -= len(piece)
             self._room[stream] -= len(piece)
-            self.say(self.data(stream, piece, *(() if body else ("END_STREAM",))))
+            self.say(self.data(stream, piece, *(("END_STREAM",) if end and not body else ())))
 
     async def frame(self) -> Frame | None:
         """The next frame; ``None`` at the end of the connection."""
