@@ -1,6 +1,7 @@
 """Watches: every change once and in order, or an error that says otherwise."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -198,6 +199,10 @@ async def test_a_slow_watcher_that_never_reads_leaves_no_task_behind(
 ) -> None:
     monkeypatch.setattr("device_api_core.server.grpcio._ABORT_SECONDS", 0.3)
     running = await run_daemon(tuning=Tuning(queue_events=8))
+    # The h2 transport has no task per watch to begin with.
+    h2 = sys.modules.get("device_api_transport_h2.calls")
+    if h2 is not None:
+        monkeypatch.setattr(h2, "_UNSENT_SECONDS", 0.3)
     api = running.api()
     await api.register("a", "alpha")
     slow = [(await open_and_not_read(running))[1] for _ in range(3)]
@@ -208,7 +213,7 @@ async def test_a_slow_watcher_that_never_reads_leaves_no_task_behind(
         if not hub.active:
             break
     assert hub.active == 0
-    await until(lambda: len(asyncio.all_tasks()) <= tasks - 3, 5)
+    await until(lambda: len(asyncio.all_tasks()) <= tasks - (0 if h2 else 3), 5)
     for watch in slow:
         # Late, but it is told: never an end that looks like a good one.
         error = await asyncio.wait_for(failure(watch), 10)

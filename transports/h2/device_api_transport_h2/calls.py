@@ -26,7 +26,8 @@ READ_AHEAD_BYTES = 64 * 1024
 """What may wait in a stream before its source is asked for more."""
 _UNSENT_SECONDS = 5.0
 """How long a client may take to read the status of a watch that was ended."""
-_CANCEL = 8
+_ENHANCE_YOUR_CALM = 0xB
+"""The HTTP/2 error that a gRPC client reports as RESOURCE_EXHAUSTED."""
 
 
 class Call:
@@ -196,7 +197,7 @@ class WatchCall(RequestCall):
             self._deadline.cancel()
         # A client that does not read gets no status; its stream is not kept for it.
         self._deadline = asyncio.get_running_loop().call_later(
-            _UNSENT_SECONDS, self.connection.reset, self.id, _CANCEL
+            _UNSENT_SECONDS, self.connection.reset, self.id, _ENHANCE_YOUR_CALM
         )
 
     def _release(self) -> None:

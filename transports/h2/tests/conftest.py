@@ -30,8 +30,9 @@ from device_api_core.watch import Subscription, WatchHub
 
 
 class Service:
-    """``Echo`` answers what it is told, ``Big`` so many bytes, ``Wait`` when it is let, ``Fail`` never well; ``Watch``
-    sends what is published, ``Talk`` each message twice, and ``Hold`` listens when it is let."""
+    """``Echo`` answers what it is told, ``Big`` so many bytes, ``Wait`` when it is let, ``Fail``
+    never well; ``Watch`` sends what is published, ``Talk`` each message twice, and ``Hold`` listens
+    when it is let."""
 
     def __init__(self) -> None:
         self.hub = WatchHub(0, encode_bookmark=lambda _: b"", queue_events=64)

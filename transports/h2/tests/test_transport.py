@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import stat
+from pathlib import Path
 
 import pytest
 from device_api_transport_h2 import H2Transport, calls, connection, transport
@@ -36,9 +36,9 @@ def test_it_is_found_by_its_name():
 
 
 async def test_the_socket_has_its_mode_and_goes_with_the_server(served):
-    assert stat.S_IMODE(os.stat(served.socket).st_mode) == 0o600
+    assert stat.S_IMODE(Path(served.socket).stat().st_mode) == 0o600
     await served.listening.stop(0)
-    assert not os.path.exists(served.socket)
+    assert not Path(served.socket).exists()
 
 
 async def test_a_socket_that_is_served_already(served):

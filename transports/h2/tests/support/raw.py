@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -189,10 +190,8 @@ class Raw:
 
     async def close(self) -> None:
         self._writer.close()
-        try:
+        with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
-        except ConnectionError:
-            pass
 
     def _is_over(self, stream: int) -> bool:
         answer = self.answers.get(stream)
