@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from device_api_core._proto import gpu_pb2
+from device_api_core._proto import gpu_pb2, provider_pb2
 from device_api_core.conversion import (
     NANOS,
     condition_to_proto,
@@ -23,6 +23,7 @@ from device_api_core.conversion import (
 )
 from device_api_core.errors import InvalidArgument
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec, GpuStatus
+from device_api_core.series import Numbers, Series, check_count, check_gauge
 
 M = TypeVar("M", bound=Message)
 
@@ -82,6 +83,24 @@ def encode_spec(spec: GpuSpec) -> bytes:
 def encode_condition(condition: Condition) -> bytes:
     """A condition as a field of ``GpuStatus``, ready to be joined with its siblings."""
     return _delimited(_FIELD_1, condition_to_proto(condition).SerializeToString())
+
+
+def decode_numbers(message: provider_pb2.ProviderNumbers) -> Numbers:
+    """What a provider has counted and shows, checked."""
+    counts: dict[Series, float] = {}
+    gauges: dict[Series, float] = {}
+    for i, metric in enumerate(message.metrics):
+        path = f"numbers.metrics[{i}]."
+        series = Series(metric.name, tuple(sorted(metric.labels.items())))
+        if metric.WhichOneof("value") == "counter":
+            check_count(series, metric.counter, path)
+            counts[series] = metric.counter
+        elif metric.WhichOneof("value") == "gauge":
+            check_gauge(series, metric.gauge, path)
+            gauges[series] = metric.gauge
+        else:
+            raise InvalidArgument(f"{path}value", "is required")
+    return Numbers(message.run, counts, gauges)
 
 
 def encode_item(

@@ -20,6 +20,8 @@ from device_api_core.leases import Leases, Sign
 from device_api_core.metrics import Metrics
 from device_api_core.readiness import Readiness
 from device_api_core.resources import Condition, Gpu, GpuSpec, GpuStatus
+from device_api_core.series import Numbers
+from device_api_core.tallies import Tallies
 
 HEARTBEAT_LEASE_SECONDS = 60.0
 LEASE_INTERVALS = 3
@@ -39,11 +41,13 @@ class Clock(Protocol):
 @dataclass(frozen=True, slots=True)
 class Life:
     """What a heartbeat says besides being one. ``synced`` is ``None`` if it does not say;
-    ``interval_seconds`` is the longest time the provider means to be silent."""
+    ``interval_seconds`` is the longest time the provider means to be silent; ``numbers`` are
+    unchanged if ``None``."""
 
     synced: bool | None = None
     summary: str = ""
     interval_seconds: float | None = None
+    numbers: Numbers | None = None
 
 
 class Intake:
@@ -74,6 +78,8 @@ class Intake:
         self.leases = Leases(
             monotonic=clock.monotonic, wall=clock.wall, expired=self._lease_expired
         )
+        self.tallies = Tallies()
+        metrics.registry.register(self.tallies)
         self._lost_listeners: dict[str, Callable[[], None]] = {}
         self._life_listeners: dict[str, Callable[[Life], None]] = {}
 
@@ -180,6 +186,8 @@ class Intake:
         sign.summary = life.summary or sign.summary
         sign.tells_synced = life.synced is not None
         self._metrics.heartbeats.labels(provider_id).inc()
+        if life.numbers is not None:
+            self.tallies.take(provider_id, life.numbers)
         # Not the first one: that may come from a provider who does not know yet that this server
         # is a new one and knows nothing. Whoever repeats it was told, and may have no GPU at all.
         if life.synced and not first:
@@ -209,6 +217,7 @@ class Intake:
         if (held := self.gate.held_by(provider_id)) is not None:
             self.abort(held, message)
         self._cache.lapse(provider_id, reason, message)
+        self.tallies.lapse(provider_id)
 
     def on_lost(self, provider_id: str, listener: Callable[[], None]) -> None:
         """Call ``listener`` when the provider's lease runs out."""
@@ -242,6 +251,7 @@ class Intake:
         self.leases.forget(provider_id)
         self.gate.forget(provider_id)
         self._metrics.forget_provider(provider_id)
+        self.tallies.forget(provider_id)
 
     def _hold_expired(self, held: Hold) -> None:
         self.abort(held, f"it was held for more than {self._max_hold_seconds:g} s")

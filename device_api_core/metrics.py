@@ -2,7 +2,8 @@
 
 Counters and histograms are recorded where things happen; gauges are read from the state when they
 are scraped, so they are never old. Labels are bounded: methods, codes and operations are fixed
-sets, provider ids at most ``leases.MAX_PROVIDERS``.
+sets, provider ids at most ``leases.MAX_PROVIDERS``. What providers count themselves is in
+``tallies``.
 """
 
 from __future__ import annotations

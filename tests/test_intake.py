@@ -20,6 +20,7 @@ from device_api_core.leases import MAX_PROVIDERS
 from device_api_core.metrics import Metrics
 from device_api_core.readiness import Readiness
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec, GpuStatus
+from device_api_core.series import Numbers, Series
 from device_api_core.watch import WatchHub
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
@@ -287,6 +288,27 @@ def test_any_write_renews_a_lease_also_one_that_changes_nothing(on):
             await asyncio.sleep(HEARTBEAT_LEASE_SECONDS - 1)
             world.set("g", "X", TRUE)
         assert world.status("g", "X") == (TRUE, "")
+
+    on(scenario)
+
+
+def test_a_lost_provider_shows_no_gauges_and_keeps_its_counters(on):
+    def shown(world):
+        sample = world.registry.get_sample_value
+        names = ("device_api_provider_xids_total", "device_api_provider_speed")
+        return [sample(name, {"provider_id": "a"}) for name in names]
+
+    async def scenario(world):
+        world.register("g")
+        numbers = Numbers(1, {Series("xids"): 2}, {Series("speed"): 900})
+        world.intake.heartbeat("a", [], Life(numbers=numbers))
+        assert shown(world) == [2, 900]
+        world.intake.heartbeat("a", [], Life())
+        assert shown(world) == [2, 900], "nothing said is no change"
+        await asyncio.sleep(HEARTBEAT_LEASE_SECONDS + 1)
+        assert shown(world) == [2, None]
+        world.intake.forget("a")
+        assert shown(world) == [None, None]
 
     on(scenario)
 

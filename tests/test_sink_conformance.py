@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import time
@@ -27,6 +28,7 @@ from device_api_core.testing.nodes import ProcessNode
 
 HOMES = ("thread", "process", "alone")
 IN_SERVER = ("thread", "process")
+UNIQUE = itertools.count()
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 
@@ -202,6 +204,80 @@ def test_what_an_operator_clears_reaches_the_provider(home):
     home.do("set_fan", TRUE)
     assert home.condition(FAN) == ("True", "")
     assert home.cleared.empty()
+
+
+# --- numbers
+
+
+def shown(home, name, **labels):
+    """What the metrics page says of one of the provider's series, when all was told."""
+    # Elsewhere it is told with the next heartbeat, which an urgent summary brings about.
+    home.do("alive", f"telling {next(UNIQUE)}")
+    return home.node.metric(f"device_api_provider_{name}", provider_id=NAME, **labels)
+
+
+def test_counters_add_up_by_label(home):
+    before = shown(home, "xids_total", gpu="gpu-0", code="79") or 0
+    home.do("count", "xids", gpu="gpu-0", code=79)
+    home.do("count", "xids", 2, gpu="gpu-0", code="79")
+    home.do("count", "xids", 0.5, gpu="gpu-1", code=48)
+    assert shown(home, "xids_total", gpu="gpu-0", code="79") == before + 3
+    # Telling it again counts it once.
+    assert shown(home, "xids_total", gpu="gpu-0", code="79") == before + 3
+
+
+def test_gauges_show_the_last_value(home):
+    home.do("gauge", "last_scrape_timestamp_seconds", 1.75e9)
+    home.do("gauge", "fan_speed_rpm", 900, fan="a")
+    home.do("gauge", "fan_speed_rpm", 1_100.5, fan="a")
+    assert shown(home, "fan_speed_rpm", fan="a") == 1_100.5
+    assert shown(home, "last_scrape_timestamp_seconds") == 1.75e9
+    home.do("gauge", "fan_speed_rpm", None, fan="a")
+    assert shown(home, "fan_speed_rpm", fan="a") is None
+
+
+@pytest.mark.parametrize(
+    ("call", "labels", "field"),
+    [
+        (("count", "Xids"), {}, "name"),
+        (("gauge", "xids_total", 1), {}, "name"),
+        (("count", "xids", -1), {}, "amount"),
+        (("gauge", "xids", float("nan")), {}, "value"),
+        (("count", "xids"), {"provider_id": "nvml"}, "labels"),
+        (("count", "xids"), {"ü": "1"}, "labels"),
+        (("count", "xids"), dict.fromkeys("abcde", 1), "labels"),
+    ],
+)
+def test_a_wrong_number_is_refused_at_once(home, call, labels, field):
+    with pytest.raises(Raised) as raised:
+        home.do(*call, **labels)
+    kind, message = raised.value.args
+    assert (kind, message.partition(":")[0]) == ("InvalidArgument", field)
+
+
+@own(*HOMES)
+def test_too_many_series_are_left_out_and_counted(alone_home):
+    # Of both kinds as many as there is room for all together.
+    alone_home.do("count_many", 512)
+    assert shown(alone_home, "series_refused_total") == 512
+    assert shown(alone_home, "noise_total", number="255") == 1
+    assert shown(alone_home, "hum", number="255") == 255
+    assert shown(alone_home, "noise_total", number="256") is None
+    alone_home.do("count", "noise", number=255)
+    assert shown(alone_home, "noise_total", number="255") == 2
+
+
+@own(*HOMES)
+def test_a_counter_goes_on_after_a_crash_and_a_gauge_does_not(alone_home):
+    home = prepared(alone_home)
+    home.do("count", "xids", 3)
+    home.do("gauge", "fan_speed_rpm", 900)
+    assert (shown(home, "xids_total"), shown(home, "fan_speed_rpm")) == (3, 900)
+    home.order("crash")
+    home.started()
+    assert shown(home, "fan_speed_rpm") is None
+    home.do("count", "xids")
+    assert shown(home, "xids_total") == 4
 
 
 # --- held updates
@@ -412,6 +488,7 @@ def test_a_new_server_is_told_what_counts_and_nothing_else(alone_home):
     home.do("register", "gpu-2")
     home.do("withdraw", "gpu-2")
     home.refused("set_type", FOREIGN)
+    home.do("count", "xids", 3)
     before = {gpu.name: _visible(gpu) for gpu in home.node.clients.v1alpha1.gpus.list().items}
     home.node.stop()
     home.node.start()
@@ -419,6 +496,7 @@ def test_a_new_server_is_told_what_counts_and_nothing_else(alone_home):
     home.until(lambda: {gpu.name: _visible(gpu) for gpu in gpus.list().items} == before)
     home.until(lambda: home.info.synced)
     assert home.info.lease_seconds == pytest.approx(30.0)
+    assert home.node.metric("device_api_provider_xids_total", provider_id=NAME) == 3
 
 
 def _visible(gpu):

@@ -26,13 +26,15 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from device_api_core._proto import gpu_pb2 as nvidia_dot_device_dot_v1alpha1_dot_gpu__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%nvidia/device/v1alpha1/provider.proto\x12\x16nvidia.device.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a nvidia/device/v1alpha1/gpu.proto\"\xa1\x01\n\x12RegisterGpuRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04spec\x18\x02 \x01(\x0b\x32\x1f.nvidia.device.v1alpha1.GpuSpec\x12\x13\n\x0bprovider_id\x18\x03 \x01(\t\x12\x39\n\x0einitial_status\x18\x04 \x01(\x0b\x32!.nvidia.device.v1alpha1.GpuStatus\"@\n\x13RegisterGpuResponse\x12\x0f\n\x07\x63reated\x18\x01 \x01(\x08\x12\x18\n\x10resource_version\x18\x02 \x01(\x03\"9\n\x14UnregisterGpuRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bprovider_id\x18\x64 \x01(\t\"(\n\x15UnregisterGpuResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\"n\n\x16UpdateGpuStatusRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\x06status\x18\x02 \x01(\x0b\x32!.nvidia.device.v1alpha1.GpuStatus\x12\x13\n\x0bprovider_id\x18\x03 \x01(\t\"3\n\x17UpdateGpuStatusResponse\x12\x18\n\x10resource_version\x18\x01 \x01(\x03\"\xac\x01\n\x19UpdateGpuConditionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x34\n\tcondition\x18\x02 \x01(\x0b\x32!.nvidia.device.v1alpha1.Condition\x12\x13\n\x0bprovider_id\x18\x03 \x01(\t\x12\x1f\n\x12recommended_action\x18\x64 \x01(\tH\x00\x88\x01\x01\x42\x15\n\x13_recommended_action\"6\n\x1aUpdateGpuConditionResponse\x12\x18\n\x10resource_version\x18\x01 \x01(\x03\"\x98\x01\n\x10HeartbeatRequest\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12\x11\n\tgpu_names\x18\x02 \x03(\t\x12\x13\n\x06synced\x18\x64 \x01(\x08H\x00\x88\x01\x01\x12\x0f\n\x07summary\x18\x65 \x01(\t\x12+\n\x08interval\x18\x66 \x01(\x0b\x32\x19.google.protobuf.DurationB\t\n\x07_synced\")\n\x11HeartbeatResponse\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x01(\x08\"\x8d\x02\n\rUpdateRequest\x12\x34\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32#.nvidia.device.v1alpha1.BeginUpdateH\x00\x12\x46\n\tcondition\x18\x02 \x01(\x0b\x32\x31.nvidia.device.v1alpha1.UpdateGpuConditionRequestH\x00\x12@\n\x06status\x18\x03 \x01(\x0b\x32..nvidia.device.v1alpha1.UpdateGpuStatusRequestH\x00\x12\x34\n\x05\x61\x62ort\x18\x04 \x01(\x0b\x32#.nvidia.device.v1alpha1.AbortUpdateH\x00\x42\x06\n\x04step\"5\n\x0b\x42\x65ginUpdate\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12\x11\n\tgpu_names\x18\x02 \x03(\t\"\x1d\n\x0b\x41\x62ortUpdate\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xb0\x01\n\x0eUpdateResponse\x12\x0c\n\x04held\x18\x01 \x01(\x08\x12W\n\x11resource_versions\x18\x02 \x03(\x0b\x32<.nvidia.device.v1alpha1.UpdateResponse.ResourceVersionsEntry\x1a\x37\n\x15ResourceVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\x97\x05\n\x0fProviderService\x12\x66\n\x0bRegisterGpu\x12*.nvidia.device.v1alpha1.RegisterGpuRequest\x1a+.nvidia.device.v1alpha1.RegisterGpuResponse\x12l\n\rUnregisterGpu\x12,.nvidia.device.v1alpha1.UnregisterGpuRequest\x1a-.nvidia.device.v1alpha1.UnregisterGpuResponse\x12r\n\x0fUpdateGpuStatus\x12..nvidia.device.v1alpha1.UpdateGpuStatusRequest\x1a/.nvidia.device.v1alpha1.UpdateGpuStatusResponse\x12{\n\x12UpdateGpuCondition\x12\x31.nvidia.device.v1alpha1.UpdateGpuConditionRequest\x1a\x32.nvidia.device.v1alpha1.UpdateGpuConditionResponse\x12[\n\x06Update\x12%.nvidia.device.v1alpha1.UpdateRequest\x1a&.nvidia.device.v1alpha1.UpdateResponse(\x01\x30\x01\x12`\n\tHeartbeat\x12(.nvidia.device.v1alpha1.HeartbeatRequest\x1a).nvidia.device.v1alpha1.HeartbeatResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%nvidia/device/v1alpha1/provider.proto\x12\x16nvidia.device.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a nvidia/device/v1alpha1/gpu.proto\"\xa1\x01\n\x12RegisterGpuRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04spec\x18\x02 \x01(\x0b\x32\x1f.nvidia.device.v1alpha1.GpuSpec\x12\x13\n\x0bprovider_id\x18\x03 \x01(\t\x12\x39\n\x0einitial_status\x18\x04 \x01(\x0b\x32!.nvidia.device.v1alpha1.GpuStatus\"@\n\x13RegisterGpuResponse\x12\x0f\n\x07\x63reated\x18\x01 \x01(\x08\x12\x18\n\x10resource_version\x18\x02 \x01(\x03\"9\n\x14UnregisterGpuRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bprovider_id\x18\x64 \x01(\t\"(\n\x15UnregisterGpuResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\"n\n\x16UpdateGpuStatusRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\x06status\x18\x02 \x01(\x0b\x32!.nvidia.device.v1alpha1.GpuStatus\x12\x13\n\x0bprovider_id\x18\x03 \x01(\t\"3\n\x17UpdateGpuStatusResponse\x12\x18\n\x10resource_version\x18\x01 \x01(\x03\"\xac\x01\n\x19UpdateGpuConditionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x34\n\tcondition\x18\x02 \x01(\x0b\x32!.nvidia.device.v1alpha1.Condition\x12\x13\n\x0bprovider_id\x18\x03 \x01(\t\x12\x1f\n\x12recommended_action\x18\x64 \x01(\tH\x00\x88\x01\x01\x42\x15\n\x13_recommended_action\"6\n\x1aUpdateGpuConditionResponse\x12\x18\n\x10resource_version\x18\x01 \x01(\x03\"\xd2\x01\n\x10HeartbeatRequest\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12\x11\n\tgpu_names\x18\x02 \x03(\t\x12\x13\n\x06synced\x18\x64 \x01(\x08H\x00\x88\x01\x01\x12\x0f\n\x07summary\x18\x65 \x01(\t\x12+\n\x08interval\x18\x66 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x38\n\x07numbers\x18g \x01(\x0b\x32\'.nvidia.device.v1alpha1.ProviderNumbersB\t\n\x07_synced\"W\n\x0fProviderNumbers\x12\x0b\n\x03run\x18\x01 \x01(\x06\x12\x37\n\x07metrics\x18\x02 \x03(\x0b\x32&.nvidia.device.v1alpha1.ProviderMetric\"\xbe\x01\n\x0eProviderMetric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x42\n\x06labels\x18\x02 \x03(\x0b\x32\x32.nvidia.device.v1alpha1.ProviderMetric.LabelsEntry\x12\x11\n\x07\x63ounter\x18\x03 \x01(\x01H\x00\x12\x0f\n\x05gauge\x18\x04 \x01(\x01H\x00\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05value\")\n\x11HeartbeatResponse\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x01(\x08\"\x8d\x02\n\rUpdateRequest\x12\x34\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32#.nvidia.device.v1alpha1.BeginUpdateH\x00\x12\x46\n\tcondition\x18\x02 \x01(\x0b\x32\x31.nvidia.device.v1alpha1.UpdateGpuConditionRequestH\x00\x12@\n\x06status\x18\x03 \x01(\x0b\x32..nvidia.device.v1alpha1.UpdateGpuStatusRequestH\x00\x12\x34\n\x05\x61\x62ort\x18\x04 \x01(\x0b\x32#.nvidia.device.v1alpha1.AbortUpdateH\x00\x42\x06\n\x04step\"5\n\x0b\x42\x65ginUpdate\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12\x11\n\tgpu_names\x18\x02 \x03(\t\"\x1d\n\x0b\x41\x62ortUpdate\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xb0\x01\n\x0eUpdateResponse\x12\x0c\n\x04held\x18\x01 \x01(\x08\x12W\n\x11resource_versions\x18\x02 \x03(\x0b\x32<.nvidia.device.v1alpha1.UpdateResponse.ResourceVersionsEntry\x1a\x37\n\x15ResourceVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\x97\x05\n\x0fProviderService\x12\x66\n\x0bRegisterGpu\x12*.nvidia.device.v1alpha1.RegisterGpuRequest\x1a+.nvidia.device.v1alpha1.RegisterGpuResponse\x12l\n\rUnregisterGpu\x12,.nvidia.device.v1alpha1.UnregisterGpuRequest\x1a-.nvidia.device.v1alpha1.UnregisterGpuResponse\x12r\n\x0fUpdateGpuStatus\x12..nvidia.device.v1alpha1.UpdateGpuStatusRequest\x1a/.nvidia.device.v1alpha1.UpdateGpuStatusResponse\x12{\n\x12UpdateGpuCondition\x12\x31.nvidia.device.v1alpha1.UpdateGpuConditionRequest\x1a\x32.nvidia.device.v1alpha1.UpdateGpuConditionResponse\x12[\n\x06Update\x12%.nvidia.device.v1alpha1.UpdateRequest\x1a&.nvidia.device.v1alpha1.UpdateResponse(\x01\x30\x01\x12`\n\tHeartbeat\x12(.nvidia.device.v1alpha1.HeartbeatRequest\x1a).nvidia.device.v1alpha1.HeartbeatResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'device_api_core._proto.provider_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PROVIDERMETRIC_LABELSENTRY']._loaded_options = None
+  _globals['_PROVIDERMETRIC_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_UPDATERESPONSE_RESOURCEVERSIONSENTRY']._loaded_options = None
   _globals['_UPDATERESPONSE_RESOURCEVERSIONSENTRY']._serialized_options = b'8\001'
   _globals['_REGISTERGPUREQUEST']._serialized_start=132
@@ -52,19 +54,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEGPUCONDITIONRESPONSE']._serialized_start=802
   _globals['_UPDATEGPUCONDITIONRESPONSE']._serialized_end=856
   _globals['_HEARTBEATREQUEST']._serialized_start=859
-  _globals['_HEARTBEATREQUEST']._serialized_end=1011
-  _globals['_HEARTBEATRESPONSE']._serialized_start=1013
-  _globals['_HEARTBEATRESPONSE']._serialized_end=1054
-  _globals['_UPDATEREQUEST']._serialized_start=1057
-  _globals['_UPDATEREQUEST']._serialized_end=1326
-  _globals['_BEGINUPDATE']._serialized_start=1328
-  _globals['_BEGINUPDATE']._serialized_end=1381
-  _globals['_ABORTUPDATE']._serialized_start=1383
-  _globals['_ABORTUPDATE']._serialized_end=1412
-  _globals['_UPDATERESPONSE']._serialized_start=1415
-  _globals['_UPDATERESPONSE']._serialized_end=1591
-  _globals['_UPDATERESPONSE_RESOURCEVERSIONSENTRY']._serialized_start=1536
-  _globals['_UPDATERESPONSE_RESOURCEVERSIONSENTRY']._serialized_end=1591
-  _globals['_PROVIDERSERVICE']._serialized_start=1594
-  _globals['_PROVIDERSERVICE']._serialized_end=2257
+  _globals['_HEARTBEATREQUEST']._serialized_end=1069
+  _globals['_PROVIDERNUMBERS']._serialized_start=1071
+  _globals['_PROVIDERNUMBERS']._serialized_end=1158
+  _globals['_PROVIDERMETRIC']._serialized_start=1161
+  _globals['_PROVIDERMETRIC']._serialized_end=1351
+  _globals['_PROVIDERMETRIC_LABELSENTRY']._serialized_start=1297
+  _globals['_PROVIDERMETRIC_LABELSENTRY']._serialized_end=1342
+  _globals['_HEARTBEATRESPONSE']._serialized_start=1353
+  _globals['_HEARTBEATRESPONSE']._serialized_end=1394
+  _globals['_UPDATEREQUEST']._serialized_start=1397
+  _globals['_UPDATEREQUEST']._serialized_end=1666
+  _globals['_BEGINUPDATE']._serialized_start=1668
+  _globals['_BEGINUPDATE']._serialized_end=1721
+  _globals['_ABORTUPDATE']._serialized_start=1723
+  _globals['_ABORTUPDATE']._serialized_end=1752
+  _globals['_UPDATERESPONSE']._serialized_start=1755
+  _globals['_UPDATERESPONSE']._serialized_end=1931
+  _globals['_UPDATERESPONSE_RESOURCEVERSIONSENTRY']._serialized_start=1876
+  _globals['_UPDATERESPONSE_RESOURCEVERSIONSENTRY']._serialized_end=1931
+  _globals['_PROVIDERSERVICE']._serialized_start=1934
+  _globals['_PROVIDERSERVICE']._serialized_end=2597
 # @@protoc_insertion_point(module_scope)

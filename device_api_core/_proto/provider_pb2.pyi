@@ -264,6 +264,7 @@ class HeartbeatRequest(_message.Message):
     SYNCED_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     INTERVAL_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
     provider_id: _builtins.str
     """The provider that is alive. Required."""
     synced: _builtins.bool
@@ -282,6 +283,10 @@ class HeartbeatRequest(_message.Message):
         that. Absent: the server's own lease (60 seconds by default).
         """
 
+    @_builtins.property
+    def numbers(self) -> Global___ProviderNumbers:
+        """What the provider has counted and shows on the server's metrics page. Absent: unchanged."""
+
     def __init__(
         self,
         *,
@@ -290,16 +295,114 @@ class HeartbeatRequest(_message.Message):
         synced: _builtins.bool | None = ...,
         summary: _builtins.str = ...,
         interval: _duration_pb2.Duration | None = ...,
+        numbers: Global___ProviderNumbers | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_synced", b"_synced", "interval", b"interval", "synced", b"synced"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_synced", b"_synced", "interval", b"interval", "numbers", b"numbers", "synced", b"synced"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_synced", b"_synced", "gpu_names", b"gpu_names", "interval", b"interval", "provider_id", b"provider_id", "summary", b"summary", "synced", b"synced"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_synced", b"_synced", "gpu_names", b"gpu_names", "interval", b"interval", "numbers", b"numbers", "provider_id", b"provider_id", "summary", b"summary", "synced", b"synced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__synced: _TypeAlias = _typing.Literal["synced"]  # noqa: Y015
     _WhichOneofArgType__synced: _TypeAlias = _typing.Literal["_synced", b"_synced"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__synced) -> _WhichOneofReturnType__synced | None: ...
 
 Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015
+
+@_typing.final
+class ProviderNumbers(_message.Message):
+    """ProviderNumbers are metrics of a provider. They replace what its last heartbeat said, so that saying
+    them twice counts once.
+
+    A server shows at most 512 series of a provider and 2,048 of all of them; what is beyond is left out,
+    and counted in device_api_provider_series_refused_total.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    run: _builtins.int
+    """Tells this run of the provider from others: some number that is another one at each start. Counters
+    go on from where the runs before ended.
+    """
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderMetric]:
+        """One for each series, in any order. A gauge that is not among them is shown no longer, and none is
+        once the provider is lost.
+        """
+
+    def __init__(
+        self,
+        *,
+        run: _builtins.int = ...,
+        metrics: _abc.Iterable[Global___ProviderMetric] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProviderNumbers: _TypeAlias = ProviderNumbers  # noqa: Y015
+
+@_typing.final
+class ProviderMetric(_message.Message):
+    """ProviderMetric is one series, shown as device_api_provider_<name> with the labels and provider_id."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    COUNTER_FIELD_NUMBER: _builtins.int
+    GAUGE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What is measured, in a-z, 0-9 and _, at most 64 characters, without the _total of a counter. Required."""
+    counter: _builtins.float
+    """What this run has counted since it began; not negative."""
+    gauge: _builtins.float
+    """What is so now."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """At most 4, named as above, with values of at most 128 characters. Not provider_id, le, quantile, job
+        and instance.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        counter: _builtins.float = ...,
+        gauge: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counter", b"counter", "gauge", b"gauge", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counter", b"counter", "gauge", b"gauge", "labels", b"labels", "name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["counter", "gauge"]  # noqa: Y015
+    _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
+
+Global___ProviderMetric: _TypeAlias = ProviderMetric  # noqa: Y015
 
 @_typing.final
 class HeartbeatResponse(_message.Message):

@@ -29,8 +29,14 @@ from device_api_core.client.calls import Unary, method
 from device_api_core.client.endpoint import Caller, Endpoint
 from device_api_core.client.errors import NotServed
 from device_api_core.client.update import HeldUpdate
-from device_api_core.conversion import condition_to_proto, gpu_spec_to_proto, gpu_status_to_proto
+from device_api_core.conversion import (
+    condition_to_proto,
+    gpu_spec_to_proto,
+    gpu_status_to_proto,
+    numbers_to_proto,
+)
 from device_api_core.resources import Condition, GpuSpec, GpuStatus
+from device_api_core.series import Numbers
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["ProviderService"]
 
@@ -94,6 +100,7 @@ class Life:
     synced: bool | None = None
     summary: str = ""
     interval_seconds: float | None = None
+    numbers: Numbers | None = None
 
 
 def heartbeat(provider_id: str, gpu_names: Iterable[str], life: Life) -> Unary[bool]:
@@ -107,6 +114,7 @@ def heartbeat(provider_id: str, gpu_names: Iterable[str], life: Life) -> Unary[b
         synced=life.synced,
         summary=life.summary,
         interval=interval,
+        numbers=numbers_to_proto(life.numbers) if life.numbers is not None else None,
     )
     return Unary(method(_SERVICE, "Heartbeat"), request, lambda r: r.acknowledged, idempotent=True)
 
@@ -186,13 +194,15 @@ class Providers:
         synced: bool | None = None,
         summary: str = "",
         interval_seconds: float | None = None,
+        numbers: Numbers | None = None,
         timeout_seconds: float | None = None,
     ) -> bool:
         """Say that the provider lives. ``False`` means: register and report again.
 
         ``synced`` is whether everything was reported, ``None`` to leave that to the server;
         ``summary`` one line on what it does; ``interval_seconds`` the longest time that it means
-        to be silent.
+        to be silent; ``numbers`` what it has counted and shows, ``None`` for no change.
         """
-        call = heartbeat(provider_id, gpu_names, Life(synced, summary, interval_seconds))
+        life = Life(synced, summary, interval_seconds, numbers)
+        call = heartbeat(provider_id, gpu_names, life)
         return self._caller.call(call, timeout_seconds)

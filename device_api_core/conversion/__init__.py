@@ -18,6 +18,7 @@ from device_api_core.conversion.meta import (
     parse_version,
     timestamp,
 )
+from device_api_core.conversion.numbers import numbers_to_proto
 
 __all__ = [
     "NANOS",
@@ -26,6 +27,7 @@ __all__ = [
     "meta_from_proto",
     "meta_to_proto",
     "nanoseconds",
+    "numbers_to_proto",
     "parse_version",
     "timestamp",
 ]

@@ -13,6 +13,7 @@ from device_api_core.errors import InvalidArgument
 from device_api_core.plugins.spec import Update
 from device_api_core.reservations import covers
 from device_api_core.resources import READY, Condition, ConditionStatus, GpuSpec
+from device_api_core.series import Tally
 from device_api_core.validation import (
     MAX_SUMMARY_CHARS,
     check_action,
@@ -86,9 +87,10 @@ class CheckedSink(ABC, Generic[Held]):
     """The writing half of :class:`~device_api_core.plugins.spec.Sink`. What it calls on its
     children gets valid values; ``Held`` is what stands for an update there."""
 
-    def __init__(self, provider_id: str, types: Sequence[str]) -> None:
+    def __init__(self, provider_id: str, types: Sequence[str], tally: Tally) -> None:
         self._provider_id = provider_id
         self._checks = Checks(provider_id, types)
+        self._tally = tally
 
     def register(self, gpu: str, spec: GpuSpec) -> bool:
         check_name(gpu, "gpu")
@@ -124,6 +126,12 @@ class CheckedSink(ABC, Generic[Held]):
 
     def alive(self, summary: str = "") -> None:
         self._alive(" ".join(summary.split())[:MAX_SUMMARY_CHARS])
+
+    def count(self, name: str, amount: float = 1, /, **labels: object) -> None:
+        self._tally.count(name, amount, labels)
+
+    def gauge(self, name: str, value: float | None, /, **labels: object) -> None:
+        self._tally.gauge(name, value, labels)
 
     @abstractmethod
     def _alive(self, summary: str) -> None:

@@ -190,6 +190,7 @@ class Conversation:
             synced=synced,
             summary=self.summary,
             interval_seconds=self._interval_seconds,
+            numbers=self.mirror.tally.read(),
         )
 
     def _send(self, change: Change) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from device_api_core.entries import Change, SetCondition, SetStatus, merge_spec
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec
+from device_api_core.series import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,11 @@ class Said:
 
 
 class Mirror:
-    """Everything said and acknowledged, by GPU name. Not safe for threads."""
+    """Everything said and acknowledged, by GPU name, and ``tally``, what was counted. But for that
+    not safe for threads."""
 
     def __init__(self) -> None:
+        self.tally = Tally()
         self._said: dict[str, Said] = {}
 
     def __repr__(self) -> str:
@@ -91,6 +94,11 @@ class Mirror:
             )
 
         self._replace(gpus or self._said, unbelieved)
+
+    def lose(self, reason: str, message: str) -> None:
+        """The provider is no longer believed at all: nor are its gauges."""
+        self.lapse(reason, message)
+        self.tally.drop_gauges()
 
     def adopt(self, gpu: str, condition: Condition) -> None:
         """What the server put in place of what was said, so that it is not said again."""

@@ -63,7 +63,7 @@ class RemoteSink(CheckedSink[_Hold]):
         cleared: Callable[[str, str], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(provider_id, types)
+        super().__init__(provider_id, types, mirror.tally)
         self._clients = clients
         self._beat_seconds = interval_seconds / _BEATS_PER_INTERVAL
         self._allowed_seconds = LEASE_INTERVALS * interval_seconds
@@ -126,7 +126,7 @@ class RemoteSink(CheckedSink[_Hold]):
         """The provider is no longer believed: its True becomes Unknown, now or as soon as a server
         is there."""
         with self._turn:
-            self._talk.mirror.lapse(reason, message)
+            self._talk.mirror.lose(reason, message)
             self._replay_unasked()
 
     def operator_cleared(self, gpu: str, type_: str) -> bool:

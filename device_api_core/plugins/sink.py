@@ -14,6 +14,7 @@ from device_api_core.gate import Hold
 from device_api_core.intake import Intake
 from device_api_core.plugins.checked import CheckedSink
 from device_api_core.resources import READY, Condition, Gpu, GpuSpec
+from device_api_core.series import Tally
 
 Result = TypeVar("Result")
 
@@ -35,9 +36,10 @@ class ThreadSink(CheckedSink[Hold]):
         synced: Callable[[], None],
         summary: Callable[[str], None],
     ) -> None:
-        super().__init__(provider_id, types)
+        super().__init__(provider_id, types, Tally())
         self._loop = loop
         self._intake = intake
+        intake.tallies.attach(provider_id, self._tally.read)
         self._synced = synced
         self._summary = summary
         self._lock = threading.Lock()
@@ -49,6 +51,7 @@ class ThreadSink(CheckedSink[Hold]):
 
     def close(self, why: str) -> None:
         """Take nothing more, and release the threads that wait. Called on the loop."""
+        self._intake.tallies.detach(self._provider_id, self._tally.read)
         with self._lock:
             self._closed = self._closed or why
             waiting, self._waiting = self._waiting, set()

@@ -49,7 +49,8 @@ class Update(Protocol):
 
 class Sink(Protocol):
     """The provider's one door to the daemon, bound to its name. Safe to call from any thread of
-    the provider. Every call is a sign of life and returns once the change is visible to readers.
+    the provider. Every call is a sign of life and returns once the change is visible to readers,
+    but for :meth:`count` and :meth:`gauge`.
 
     Calls raise :class:`~device_api_core.errors.SinkClosed` when the provider should return from
     ``run``, and the error that a gRPC caller would get (``InvalidArgument``, ``NotFound``,
@@ -99,6 +100,20 @@ class Sink(Protocol):
     def alive(self, summary: str = "") -> None:
         """Say that the provider works although it has nothing to report. ``summary`` (one line,
         driver version for example) is shown by ``device-api providers``."""
+
+    def count(self, name: str, amount: float = 1, /, **labels: object) -> None:
+        """Add to ``device_api_provider_<name>_total{provider_id="...", <labels>}`` on the server's
+        metrics page. It rises for the server's life, restarts of the provider included.
+
+        This and :meth:`gauge` cost as much as a dictionary; they never wait, and are no sign of
+        life. Shown at once from a thread, else within a third of ``interval_seconds``. They raise
+        ``InvalidArgument`` for a name or label that Prometheus could not take, nothing else. Choose
+        labels with few values: series beyond 512 of a provider (2,048 of all) are left out, logged,
+        and counted in ``device_api_provider_series_refused_total``."""
+
+    def gauge(self, name: str, value: float | None, /, **labels: object) -> None:
+        """Show ``device_api_provider_<name>{provider_id="...", <labels>}`` on the server's metrics
+        page until the next value; ``None`` removes it. It vanishes when the provider fails."""
 
 
 class Provider(Protocol):

@@ -197,8 +197,12 @@ def _life(request: provider_pb2.HeartbeatRequest) -> Life:
             raise InvalidArgument(
                 "interval", f"must be up to {_MAX_INTERVAL_SECONDS} s, not {interval}"
             )
-    synced = request.synced if request.HasField("synced") else None
-    return Life(synced=synced, summary=request.summary, interval_seconds=interval)
+    return Life(
+        synced=request.synced if request.HasField("synced") else None,
+        summary=request.summary,
+        interval_seconds=interval,
+        numbers=codec.decode_numbers(request.numbers) if request.HasField("numbers") else None,
+    )
 
 
 def _check_same(named: str, provider_id: str, field: str) -> None:

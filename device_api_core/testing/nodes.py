@@ -8,10 +8,13 @@ import os
 import subprocess
 import sys
 import threading
+import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from device_api_core.client import Clientset
 from device_api_core.daemon import Daemon, Tuning
@@ -91,6 +94,18 @@ class ThreadNode(Node):
         self._error: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leave = asyncio.Event()
+        self._metrics_port = 0
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        """What the metrics page says of one series, ``None`` if it is not there."""
+        url = f"http://{self.settings.http_address}:{self._metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=START_SECONDS) as page:
+            text = page.read().decode()
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if (sample.name, sample.labels) == (name, labels):
+                    return float(sample.value)
+        return None
 
     def start(self) -> None:
         self._listens.clear()
@@ -121,7 +136,8 @@ class ThreadNode(Node):
         self._loop, self._leave = asyncio.get_running_loop(), asyncio.Event()
         plugins = discover(self.settings.provider_options)
         daemon = Daemon(self.settings, plugins, tuning=self._tuning)
-        async with daemon.running():
+        async with daemon.running() as addresses:
+            self._metrics_port = addresses.metrics_port
             self._listens.set()
             await self._leave.wait()
 

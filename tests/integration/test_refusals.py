@@ -115,6 +115,29 @@ def test_a_bad_provider_id_is_refused(api: Api, gpu: str, method: str, provider_
         api.raw(method, request.SerializeToString())
 
 
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ({"name": "Xids", "counter": 1}, "name: must be like"),
+        ({"name": "xids_total", "counter": 1}, "name: must be like"),
+        ({"name": "xids"}, "value: is required"),
+        ({"name": "xids", "counter": -1}, "amount: must be a number from 0 up"),
+        ({"name": "xids", "gauge": float("inf")}, "value: must be a finite number"),
+        ({"name": "xids", "gauge": 1, "labels": {"le": "1"}}, "labels: must have names"),
+        ({"name": "xids", "gauge": 1, "labels": {"kind": "x" * 129}}, "labels: must have values"),
+        ({"name": "xids", "gauge": 1, "labels": dict.fromkeys("abcde", "")}, "labels: must be at"),
+    ],
+)
+def test_a_metric_that_prometheus_could_not_take_is_refused(
+    api: Api, gpu: str, metric: dict[str, Any], words: str
+) -> None:
+    good = provider_pb2.ProviderMetric(name="good", counter=1)
+    request = provider_pb2.HeartbeatRequest(provider_id="new")
+    request.numbers.metrics.extend([good, provider_pb2.ProviderMetric(**metric)])
+    with refused(api, INVALID, f"numbers.metrics[1].{words}"):
+        api.providers.Heartbeat(request)
+
+
 def test_an_empty_provider_id_cannot_send_heartbeats(api: Api, gpu: str) -> None:
     with refused(api, INVALID, "provider_id: must not be empty"):
         api.heartbeat("")

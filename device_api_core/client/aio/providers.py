@@ -16,6 +16,7 @@ from device_api_core.client.providers import (
     update_status,
 )
 from device_api_core.resources import Condition, GpuSpec, GpuStatus
+from device_api_core.series import Numbers
 
 
 class AsyncProviders:
@@ -76,8 +77,10 @@ class AsyncProviders:
         synced: bool | None = None,
         summary: str = "",
         interval_seconds: float | None = None,
+        numbers: Numbers | None = None,
         timeout_seconds: float | None = None,
     ) -> bool:
         """Say that the provider lives. ``False`` means: register and report again."""
-        call = heartbeat(provider_id, gpu_names, Life(synced, summary, interval_seconds))
+        life = Life(synced, summary, interval_seconds, numbers)
+        call = heartbeat(provider_id, gpu_names, life)
         return await self._caller.call(call, timeout_seconds)

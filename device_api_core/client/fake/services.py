@@ -100,6 +100,7 @@ class Services:
             raise InvalidArgument("provider_id", "must not be empty")
         for i, name in enumerate(request.gpu_names):
             check_name(name, f"gpu_names[{i}]")
+        codec.decode_numbers(request.numbers)
         self._heard.add(request.provider_id)
         owned = self.ledger.owned_by(request.provider_id)
         if request.gpu_names:

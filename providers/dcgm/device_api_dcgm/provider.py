@@ -16,7 +16,7 @@ from device_api_dcgm.gpu import Doubt
 from device_api_dcgm.health import TYPES, Judge
 from device_api_dcgm.options import DcgmOptions, redacted
 from device_api_dcgm.overruled import Overruled
-from device_api_dcgm.scrape import ScrapeFailed, Scraper
+from device_api_dcgm.scrape import Failure, ScrapeFailed, Scraper
 from device_api_dcgm.series import EXPECTED, HEALTH
 
 _log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class _Run:
             try:
                 scrape = self._scrape(stop)
             except ScrapeFailed as error:
-                self._failed(str(error))
+                self._failed(error)
             else:
                 if scrape is None:
                     return
@@ -105,7 +105,7 @@ class _Run:
         if not scrape.gpus:
             # An exporter that reloads answers so for a moment. It never means "no GPUs".
             what = "no GPU is in the answer" if body.strip() else "the answer is empty"
-            raise ScrapeFailed(what)
+            raise ScrapeFailed(Failure.EMPTY, what)
         return scrape
 
     def _scraped(self, scrape: Exposition) -> None:
@@ -119,10 +119,13 @@ class _Run:
         self._fleet.observe(scrape, time.monotonic())
         self._fleet.publish()
         self._good_at = time.monotonic()
+        self._sink.gauge("last_scrape_timestamp_seconds", time.time())
         if first:
             self._sink.synced()
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, error: ScrapeFailed) -> None:
+        why = str(error)
+        self._sink.count("scrape_errors", kind=error.kind)
         self._failures += 1
         self._errors += 1
         if self._failures == 1 or why != self._last_error:
@@ -137,6 +140,8 @@ class _Run:
     def _note_absent(self, scrape: Exposition, *, first: bool) -> None:
         there = scrape.series
         absent = [name for name in EXPECTED if name not in there]
+        for name in EXPECTED:
+            self._sink.gauge("absent_series", float(name in absent), series=name)
         lacking = HEALTH in absent
         if lacking and (first or HEALTH not in self._absent):
             _log.warning(

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from device_api_dcgm.options import DcgmOptions, redacted
 
 _CHUNK_BYTES = 64 * 1024
 _LOOK_SECONDS = 0.05
+_CUT_OFF = "the answer is cut off"
 _HEADERS = {
     "Accept": "text/plain;version=0.0.4",
     # A compressed answer could be small on the wire and endless in memory.
@@ -35,8 +37,25 @@ _HEADERS = {
 }
 
 
+class Failure(StrEnum):
+    """What kind of failure it is, for those who count."""
+
+    CONNECT = "connect"
+    TLS = "tls"
+    CREDENTIALS = "credentials"
+    STATUS = "status"
+    TIMEOUT = "timeout"
+    ANSWER = "answer"
+    EMPTY = "empty"
+    OTHER = "other"
+
+
 class ScrapeFailed(Exception):
     """Why there is no exposition, fit to be shown: without secrets, the same words each time."""
+
+    def __init__(self, kind: Failure, why: str) -> None:
+        super().__init__(why)
+        self.kind = kind
 
 
 class Scraper:
@@ -53,7 +72,7 @@ class Scraper:
             ScrapeFailed: there is none.
         """
         if self._request is not None and self._request.is_alive():
-            raise ScrapeFailed("the scrape before has not ended yet")
+            raise ScrapeFailed(Failure.TIMEOUT, "the scrape before has not ended yet")
         request = self._request = _Request(self._options)
         deadline = time.monotonic() + self._options.timeout_seconds
         request.start()
@@ -63,7 +82,9 @@ class Scraper:
                 return None
             if time.monotonic() >= deadline:
                 request.abort()
-                raise ScrapeFailed(f"no whole answer in {self._options.timeout_seconds:g} s")
+                raise ScrapeFailed(
+                    Failure.TIMEOUT, f"no whole answer in {self._options.timeout_seconds:g} s"
+                )
         return request.result()
 
 
@@ -76,7 +97,9 @@ class _Request(threading.Thread):
         self._options = options
         self._adapter = _Adapter()
         self._body = b""
-        self._error: ScrapeFailed | None = ScrapeFailed("the scrape ended without a result")
+        self._error: ScrapeFailed | None = ScrapeFailed(
+            Failure.OTHER, "the scrape ended without a result"
+        )
 
     def run(self) -> None:
         try:
@@ -85,7 +108,7 @@ class _Request(threading.Thread):
         except ScrapeFailed as error:
             self._error = error
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            self._error = ScrapeFailed(_explain(error, self._options))
+            self._error = _explained(error, self._options)
         finally:
             self.done.set()
 
@@ -165,7 +188,9 @@ def _authorize(session: requests.Session, options: DcgmOptions) -> None:
     elif options.bearer_token_file:
         token = _secret("bearer_token_file", options.bearer_token_file)
         if not (token.isascii() and token.decode("ascii").isprintable() and b" " not in token):
-            raise ScrapeFailed("the file of option 'bearer_token_file' holds no token")
+            raise ScrapeFailed(
+                Failure.CREDENTIALS, "the file of option 'bearer_token_file' holds no token"
+            )
         session.headers["Authorization"] = b"Bearer " + token
 
 
@@ -173,9 +198,11 @@ def _secret(option: str, file: str) -> bytes:
     try:
         secret = Path(file).read_bytes().rstrip(b"\r\n")
     except OSError as error:
-        raise ScrapeFailed(f"option {option!r}: {file}: {error.strerror}") from error
+        raise ScrapeFailed(
+            Failure.CREDENTIALS, f"option {option!r}: {file}: {error.strerror}"
+        ) from error
     if not secret:
-        raise ScrapeFailed(f"option {option!r}: {file} is empty")
+        raise ScrapeFailed(Failure.CREDENTIALS, f"option {option!r}: {file} is empty")
     return secret
 
 
@@ -183,17 +210,23 @@ def _check_head(response: requests.Response, max_bytes: int) -> None:
     status = response.status_code
     if response.is_redirect:
         to = redacted(response.headers["Location"])
-        raise ScrapeFailed(f"HTTP {status} to {to}, which is not followed: set the url to it")
+        raise ScrapeFailed(
+            Failure.STATUS, f"HTTP {status} to {to}, which is not followed: set the url to it"
+        )
     if status in (401, 403):
-        raise ScrapeFailed(f"HTTP {status}: the exporter refuses the credentials")
+        raise ScrapeFailed(
+            Failure.CREDENTIALS, f"HTTP {status}: the exporter refuses the credentials"
+        )
     if status != requests.codes.ok:
-        raise ScrapeFailed(f"HTTP {status}")
+        raise ScrapeFailed(Failure.STATUS, f"HTTP {status}")
     coding = response.headers.get("Content-Encoding", "identity")
     if coding != "identity":
-        raise ScrapeFailed(f"the answer is encoded ({coding[:40]!r}), which was not asked for")
+        raise ScrapeFailed(
+            Failure.ANSWER, f"the answer is encoded ({coding[:40]!r}), which was not asked for"
+        )
     length = response.headers.get("Content-Length", "")
     if length.isdecimal() and int(length) > max_bytes:
-        raise ScrapeFailed(_too_long(max_bytes))
+        raise ScrapeFailed(Failure.ANSWER, _too_long(max_bytes))
 
 
 def _read(response: requests.Response, max_bytes: int) -> bytes:
@@ -201,9 +234,9 @@ def _read(response: requests.Response, max_bytes: int) -> bytes:
     for chunk in response.iter_content(_CHUNK_BYTES):
         body += chunk
         if len(body) > max_bytes:
-            raise ScrapeFailed(_too_long(max_bytes))
+            raise ScrapeFailed(Failure.ANSWER, _too_long(max_bytes))
     if body and not body.endswith(b"\n"):  # the last line of the format ends like all others
-        raise ScrapeFailed("the answer is cut off")
+        raise ScrapeFailed(Failure.ANSWER, _CUT_OFF)
     return bytes(body)
 
 
@@ -211,32 +244,35 @@ def _too_long(max_bytes: int) -> str:
     return f"the answer is longer than {max_bytes} bytes"
 
 
-def _explain(error: Exception, options: DcgmOptions) -> str:
+def _explained(error: Exception, options: DcgmOptions) -> ScrapeFailed:
     """In words that do not change from one failure to the next: the libraries' own messages hold
     addresses of objects."""
     causes = list(_causes(error))
-    for kind, text in (
-        (requests.ConnectTimeout, f"no connection within {options.connect_seconds:g} s"),
-        (requests.ReadTimeout, f"no data for {options.read_seconds:g} s"),
-        (urllib3.exceptions.ReadTimeoutError, f"no data for {options.read_seconds:g} s"),
-        (requests.exceptions.ChunkedEncodingError, "the answer is cut off"),
-        (urllib3.exceptions.IncompleteRead, "the answer is cut off"),
+    no_data = f"no data for {options.read_seconds:g} s"
+    for type_, kind, text in (
+        (
+            requests.ConnectTimeout,
+            Failure.CONNECT,
+            f"no connection within {options.connect_seconds:g} s",
+        ),
+        (requests.ReadTimeout, Failure.TIMEOUT, no_data),
+        (urllib3.exceptions.ReadTimeoutError, Failure.TIMEOUT, no_data),
+        (requests.exceptions.ChunkedEncodingError, Failure.ANSWER, _CUT_OFF),
+        (urllib3.exceptions.IncompleteRead, Failure.ANSWER, _CUT_OFF),
     ):
-        if any(isinstance(cause, kind) for cause in causes):
-            return text
+        if any(isinstance(cause, type_) for cause in causes):
+            return ScrapeFailed(kind, text)
     for cause in reversed(causes):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"TLS: {cause.verify_message}"
+            return ScrapeFailed(Failure.TLS, f"TLS: {cause.verify_message}")
         if isinstance(cause, ssl.SSLError):
-            return f"TLS: {cause.reason or 'the connection is broken'}"
+            return ScrapeFailed(Failure.TLS, f"TLS: {cause.reason or 'the connection is broken'}")
         if isinstance(cause, OSError) and cause.strerror:
-            return f"cannot connect: {cause.strerror}"
+            return ScrapeFailed(Failure.CONNECT, f"cannot connect: {cause.strerror}")
     # A missing certificate file is a bare OSError with a message of its own.
-    return str(error) if type(error) is OSError else f"the request failed ({_kind(causes[-1])})"
-
-
-def _kind(error: BaseException) -> str:
-    return type(error).__name__
+    if type(error) is OSError:
+        return ScrapeFailed(Failure.CREDENTIALS, str(error))
+    return ScrapeFailed(Failure.OTHER, f"the request failed ({type(causes[-1]).__name__})")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -16,6 +16,7 @@ from device_api_dcgm.provider import DcgmProvider
 
 from device_api_core.errors import InvalidArgument, NotFound, SinkClosed
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec
+from device_api_core.series import Tally
 from device_api_core.validation import check_action, check_conditions, check_name, check_spec
 
 TIMEOUT = 10.0
@@ -26,6 +27,7 @@ class RecordingSink:
 
     def __init__(self) -> None:
         self.specs: dict[str, GpuSpec] = {}
+        self.tally = Tally()
         self.statuses: dict[str, tuple[dict[str, Condition], str]] = {}
         self.said: list[tuple[str, str, str]] = []
         self.summaries: list[str] = []
@@ -93,6 +95,12 @@ class RecordingSink:
     def alive(self, summary: str = "") -> None:
         with self._call():
             self.summaries.append(summary)
+
+    def count(self, name: str, amount: float = 1, /, **labels: object) -> None:
+        self.tally.count(name, amount, labels)
+
+    def gauge(self, name: str, value: float | None, /, **labels: object) -> None:
+        self.tally.gauge(name, value, labels)
 
     def _call(self):
         if self.closed:

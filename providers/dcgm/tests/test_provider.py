@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 import tomllib
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from device_api_dcgm.provider import DcgmProvider
 
 from device_api_core.errors import LimitExceeded, SettingsError
 from device_api_core.resources import GpuSpec
+from device_api_core.series import Series
 
 NVLINK = "DCGMNvlinkHealthy"
 
@@ -101,6 +103,29 @@ def test_a_failing_scrape_makes_true_unknown_after_three_and_never_more(bench, s
     exporter.body, exporter.answer = good, exporter.serve
     sink.wait_for(scene.name(0), "DCGMHealth", "True", "Pass")
     assert sink.get(scene.name(1)) == ("False", "Xid79")
+
+
+def test_scrapes_are_counted_and_absent_series_named(bench, scene):
+    exporter = bench.exporter()
+    exporter.answer = failing(500)
+    sink = bench.start(exporter).sink
+    sink.rounds(2)
+    exporter.body, exporter.answer = b"", exporter.serve
+    errors = Series("scrape_errors", (("kind", "empty"),))
+    sink.wait(lambda: errors in sink.tally.read().counts)
+    seen = sink.tally.read()
+    assert seen.counts[Series("scrape_errors", (("kind", "status"),))] >= 2
+    assert seen.gauges == {}, "never scraped"
+    began = time.time()
+    exporter.body = scene.drop("DCGM_EXP_GPU_HEALTH_STATUS").bytes
+    sink.wait(lambda: sink.syncs)
+    seen = sink.tally.read()
+    assert began <= seen.gauges.pop(Series("last_scrape_timestamp_seconds")) <= time.time()
+    absent = {dict(series.labels)["series"]: value for series, value in seen.gauges.items()}
+    assert {name for name, value in absent.items() if value} == {"DCGM_EXP_GPU_HEALTH_STATUS"}
+    assert len(absent) > 5
+    sink.rounds(2)
+    assert sink.tally.read().counts == seen.counts
 
 
 def test_one_empty_body_changes_nothing(bench, scene):

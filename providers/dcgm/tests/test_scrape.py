@@ -24,6 +24,12 @@ def failure(exporter, **options):
     return str(failed.value)
 
 
+def kind(exporter, **options):
+    with pytest.raises(ScrapeFailed) as failed:
+        fetch(exporter, **options)
+    return str(failed.value.kind)
+
+
 def answering(bench, status, headers=(), body=b""):
     exporter = bench.exporter()
 
@@ -87,6 +93,31 @@ def test_no_http_at_all(bench):
     exporter = bench.exporter()
     exporter.answer = lambda handler: handler.wfile.write(b"220 mail ready\r\n")
     assert failure(exporter) in ("cannot connect", "the request failed (BadStatusLine)")
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "expected"),
+    [
+        ((500,), {}, "status"),
+        ((302, {"Location": "http://localhost/"}), {}, "status"),
+        ((401,), {}, "credentials"),
+        ((200,), {"bearer_token_file": "/nowhere"}, "credentials"),
+        ((200,), {"ca_file": "/nowhere", "url": "https://localhost:1/"}, "credentials"),
+        ((200, {"Content-Encoding": "gzip"}), {}, "answer"),
+        ((200, {"Content-Length": str(1 << 40)}), {}, "answer"),
+        ((200, {}, b"cut"), {}, "answer"),
+        ((200,), {"url": "http://localhost:1/metrics"}, "connect"),
+    ],
+)
+def test_failures_are_of_a_kind(bench, answer, options, expected):
+    assert kind(answering(bench, *answer), **options) == expected
+
+
+def test_what_does_not_end_is_a_time_out(bench):
+    exporter = bench.exporter()
+    exporter.answer = exporter.hang
+    assert kind(exporter, read_seconds=0.1) == "timeout"
+    assert kind(exporter, timeout_seconds=0.1) == "timeout"
 
 
 def test_nobody_there(bench):

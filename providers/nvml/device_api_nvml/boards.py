@@ -237,17 +237,13 @@ class Boards:
     def hit(self, board: Board, event: Event) -> None:
         """An XID of this GPU."""
         xid, now = self._policy[event.data], self._clock()
-        self.xids[xid.code] += 1
         before = dict(board.told)
         health = board.health.hit(xid, now, self._story, where(event, board.spec))
         if xid.effect is Effect.FATAL:
             board.strike(now, self._terms, health)
         board.health = health
         self.publish(board)
-        # A storm of one code is one line.
-        level = logging.WARNING if board.told != before else logging.DEBUG
-        extra = {"gpu": board.name, "xid": xid.code, "effect": str(xid.effect)}
-        _log.log(level, "XID %d", xid.code, extra=extra)
+        journal.xid(board, xid, news=board.told != before)
 
     def clear(self, board: Board, type_: str) -> None:
         """An operator declares the fault's cause gone."""

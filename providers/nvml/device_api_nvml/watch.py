@@ -130,7 +130,10 @@ class Watch:
         if event.type != XID_EVENTS:
             if board is not None:
                 self._look(board)
-        elif board is None:
+            return
+        self._boards.xids[event.data] += 1
+        self._boards.sink.count("xids", gpu=name, code=event.data)
+        if board is None:
             self.strays.append(event)
         else:
             self._boards.hit(board, event)

@@ -16,6 +16,7 @@ from device_api_nvml.provider import NvmlProvider
 
 from device_api_core.errors import InvalidArgument, LimitExceeded, NotFound, SinkClosed
 from device_api_core.resources import Condition, ConditionStatus, Gpu, GpuSpec, ObjectMeta
+from device_api_core.series import Tally
 from device_api_core.validation import check_action, check_condition, check_name, check_spec
 
 TIMEOUT = 10.0
@@ -40,6 +41,7 @@ class RecordingSink:
 
     def __init__(self, types: Sequence[str] = NvmlProvider.types) -> None:
         self.specs: dict[str, GpuSpec] = {}
+        self.tally = Tally()
         self.all_said: list[Said] = []
         self.calls: list[str] = []
         self.summary = ""
@@ -136,6 +138,12 @@ class RecordingSink:
         with self._changed:
             self.summary = summary
             self._changed.notify_all()
+
+    def count(self, name: str, amount: float = 1, /, **labels: object) -> None:
+        self.tally.count(name, amount, labels)
+
+    def gauge(self, name: str, value: float | None, /, **labels: object) -> None:
+        self.tally.gauge(name, value, labels)
 
     def close(self) -> None:
         self.closed = True

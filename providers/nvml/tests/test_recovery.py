@@ -282,6 +282,8 @@ def test_the_summary_counts_xids(bench):
     node.inject_xid(0, 63)
     node.inject_xid(0, 63)
     sink.wait(lambda: sink.summary.endswith("; XIDs 48 (1), 63 (2)"))
+    counted = {tuple(v for _, v in s.labels): n for s, n in sink.tally.read().counts.items()}
+    assert counted == {("48", name(node)): 1, ("63", name(node)): 2}
 
 
 def test_a_replaced_board_is_retired_and_the_new_one_registered(bench):

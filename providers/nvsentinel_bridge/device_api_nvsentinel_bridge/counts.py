@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from enum import StrEnum
 
 
@@ -40,10 +41,23 @@ class Count(StrEnum):
     """Reports that the daemon refused; they are tried again."""
 
 
-class Counts:
-    """Numbers since the start."""
+_OTHERS = {
+    Count.UNAUTHENTICATED: "refused_calls",
+    Count.INVALID: "refused_calls",
+    Count.REFUSED: "refused_calls",
+    Count.UNTOLD: "refused_reports",
+}
+"""What is no count of events, and the metric that it has instead."""
 
-    def __init__(self) -> None:
+Tell = Callable[[str, int, str], None]
+"""Adds to a metric: its name, how many, and the word for what became of them."""
+
+
+class Counts:
+    """Numbers since the start. ``tell`` is given each."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
         self._lock = threading.Lock()
         self._numbers: Counter[Count] = Counter()
 
@@ -61,6 +75,7 @@ class Counts:
 
     def add(self, count: Count, number: int = 1) -> int:
         """Count; returns the new number."""
+        self._tell(_OTHERS.get(count, "events"), number, count.name.lower())
         with self._lock:
             self._numbers[count] += number
             return self._numbers[count]

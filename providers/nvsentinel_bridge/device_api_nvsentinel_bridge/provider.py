@@ -43,7 +43,7 @@ class NvsentinelProvider(Provider):
         return f"<NvsentinelProvider {self._state_dir or 'in memory'}>"
 
     def run(self, sink: Sink, stop: threading.Event) -> None:
-        counts = Counts()
+        counts = Counts(lambda name, number, word: sink.count(name, number, outcome=word))
         if not self._state_dir:
             _log.warning(
                 "the server keeps no state: what NVSentinel reported is lost on a restart, and it "
@@ -128,6 +128,7 @@ class _Bridge:
                 self._tell(gpu.name, report)
         self._publish()
         self._journal.flush()
+        self._sink.gauge("waiting_events", self._ledger.waiting)
         self._sink.alive(self._summary(keeps_nothing=keeps_nothing))
         self._polled = time.monotonic()
         self.due = self._polled + self._options.poll_seconds

@@ -29,6 +29,7 @@ from device_api_core.resources import (
     GpuStatus,
     ObjectMeta,
 )
+from device_api_core.series import Tally
 from device_api_core.validation import check_action, check_conditions, check_name, check_spec
 
 TIMEOUT = 10.0
@@ -59,6 +60,7 @@ class RecordingSink:
         self.actions: dict[str, str] = {}
         self.registrants: dict[str, set[str]] = {name: {"other"} for name in specs}
         self.specs = dict(specs)
+        self.tally = Tally()
         self.history: list[tuple[str, str, str]] = []
         self.writes = 0
         self.summary = ""
@@ -149,6 +151,17 @@ class RecordingSink:
     def alive(self, summary: str = "") -> None:
         with self._open():
             self.summary = summary
+
+    def count(self, name: str, amount: float = 1, /, **labels: object) -> None:
+        self.tally.count(name, amount, labels)
+
+    def counted(self, name: str) -> dict[str, float]:
+        """A counter's values by outcome."""
+        found = self.tally.read().counts.items()
+        return {s.labels[0][1]: value for s, value in found if s.name == name}
+
+    def gauge(self, name: str, value: float | None, /, **labels: object) -> None:
+        self.tally.gauge(name, value, labels)
 
     # --- what the daemon, its operator and the tests do
 

@@ -40,6 +40,12 @@ class Daemon:
     def alive(self, summary: str = "") -> None:
         pass
 
+    def count(self, name: str, amount: float = 1, /, **labels: object) -> None:
+        pass
+
+    def gauge(self, name: str, value: float | None, /, **labels: object) -> None:
+        pass
+
 
 if __name__ == "__main__":
     path, state_dir, node, behaviour, *gpus = sys.argv[1:]

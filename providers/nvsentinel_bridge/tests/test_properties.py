@@ -68,7 +68,7 @@ class Disk:
         records: dict[str, dict[str, Record]] = {}
         for (gpu, check), body in self.records.items():
             records.setdefault(gpu, {})[check] = Record.from_json(check, json.loads(body))
-        return Ledger(records, 1000, Counts())
+        return Ledger(records, 1000, Counts(lambda name, number, outcome: None))
 
 
 def take(ledger: Ledger, number: int, message: pb.HealthEvent) -> None:
@@ -77,7 +77,7 @@ def take(ledger: Ledger, number: int, message: pb.HealthEvent) -> None:
 
 
 def ledger_after(messages: Iterable[pb.HealthEvent], gpus: Sequence[Gpu] = GPUS) -> Ledger:
-    ledger = Ledger({}, 1000, Counts())
+    ledger = Ledger({}, 1000, Counts(lambda name, number, outcome: None))
     ledger.see(gpus, NOW)
     for number, message in enumerate(messages):
         take(ledger, number, message)
@@ -187,7 +187,7 @@ def test_a_restart_or_a_crash_anywhere_makes_no_difference(messages, data):
 @bounded
 def test_a_gpu_that_comes_late_ends_like_the_others(messages, first, second):
     expected = shown(ledger_after(messages))
-    ledger = Ledger({}, 1000, Counts())
+    ledger = Ledger({}, 1000, Counts(lambda name, number, outcome: None))
     for number, message in enumerate(messages):
         ledger.see([g for g, at in zip(GPUS, (first, second), strict=True) if at <= number], NOW)
         take(ledger, number, message)

@@ -137,6 +137,8 @@ def test_what_is_no_message_is_refused_and_counted(start, request_):
         bridge.send_bytes(request_)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     bridge.sink.wait(lambda s: "invalid 1" in s.summary)
+    assert bridge.sink.counted("refused_calls") == {"invalid": 1}
+    assert bridge.sink.counted("events") == {}
     bridge.send(sample("xid79"))
 
 

@@ -148,6 +148,8 @@ def test_what_does_not_count_is_accepted_counted_and_without_effect(start, field
     bridge.settle()
     assert set(bridge.sink.statuses(FIRST)) == {"*"}
     bridge.sink.wait(lambda s: counted in s.summary)
+    outcome = counted.removesuffix(" 1").replace(" ", "_").replace("-", "_")
+    assert bridge.sink.counted("events")[outcome] == 1
 
 
 def test_a_healthy_store_only_event_clears_nothing(start):

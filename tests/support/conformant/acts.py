@@ -52,6 +52,20 @@ def alive(sink, summary=""):
     sink.alive(summary)
 
 
+def count(sink, *args, **labels):
+    sink.count(*args, **labels)
+
+
+def count_many(sink, series):
+    for number in range(series):
+        sink.count("noise", number=number)
+        sink.gauge("hum", number, number=number)
+
+
+def gauge(sink, *args, **labels):
+    sink.gauge(*args, **labels)
+
+
 def held(sink, *gpus, status=FALSE, wait=False, error=None, also=None, early=None):
     """One update: hold, wait if asked to, then set the fan, or raise."""
     go_on.clear()
