@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from device_api_core.client import Clientset
 from device_api_core.daemon import Daemon, Tuning
@@ -31,7 +32,8 @@ class Node(ABC):
     """A daemon that can be stopped and started again in the same place.
 
     ``names`` are the providers that it runs, ``isolate`` those of them in processes, ``options``
-    their tables by name, ``expect`` the providers elsewhere that it waits for.
+    their tables by name, ``expect`` the providers elsewhere that it waits for. It keeps its state
+    in ``directory`` if ``keeps_state``.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Node(ABC):
         isolate: Iterable[str] = (),
         options: Mapping[str, Mapping[str, object]] | None = None,
         expect: Iterable[str] = (),
+        keeps_state: bool = False,
     ) -> None:
         self.directory = directory
         self.socket = directory / "gpu.sock"
@@ -58,6 +61,7 @@ class Node(ABC):
             provider=names,
             isolate=tuple(isolate),
             expect_provider=tuple(expect),
+            state_dir=str(directory / "state") if keeps_state else "",
             providers=options or {},
         )
 
@@ -96,16 +100,17 @@ class ThreadNode(Node):
         self._leave = asyncio.Event()
         self._metrics_port = 0
 
-    def metric(self, name: str, **labels: str) -> float | None:
-        """What the metrics page says of one series, ``None`` if it is not there."""
+    def metrics(self) -> list[Sample]:
+        """Every series of the metrics page."""
         url = f"http://{self.settings.http_address}:{self._metrics_port}/metrics"
         with urllib.request.urlopen(url, timeout=START_SECONDS) as page:
             text = page.read().decode()
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if (sample.name, sample.labels) == (name, labels):
-                    return float(sample.value)
-        return None
+        return [s for family in text_string_to_metric_families(text) for s in family.samples]
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        """The value of one series, ``None`` if it is not there."""
+        found = (s.value for s in self.metrics() if (s.name, s.labels) == (name, labels))
+        return next(found, None)
 
     def start(self) -> None:
         self._listens.clear()
@@ -134,7 +139,8 @@ class ThreadNode(Node):
 
     async def _serve(self) -> None:
         self._loop, self._leave = asyncio.get_running_loop(), asyncio.Event()
-        plugins = discover(self.settings.provider_options)
+        settings = self.settings
+        plugins = discover(settings.provider_options, state_dir=settings.state_dir)
         daemon = Daemon(self.settings, plugins, tuning=self._tuning)
         async with daemon.running() as addresses:
             self._metrics_port = addresses.metrics_port
@@ -156,6 +162,7 @@ class ProcessNode(Node):
         flags += [f"--isolate={name}" for name in self.settings.isolate]
         flags += [f"--expect-provider={name}" for name in self.settings.expect_provider]
         flags += [f"--unix-socket={self.socket}", f"--provider-socket={self.provider_socket}"]
+        flags += [f"--state-dir={self.settings.state_dir}"]
         flags += ["--grpc-address=", "--health-port=0", "--metrics-port=0", "--shutdown-delay=0"]
         self._process = subprocess.Popen(
             [sys.executable, "-c", _SERVE, *flags], stderr=subprocess.PIPE, text=True
