@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
-
-import pytest
 
 CLIENT = """
 from nvitop import Device
@@ -16,10 +13,6 @@ for device in Device.all():
 """
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("nvitop") is None,
-    reason="nvitop, a foreign NVML client, is not installed",
-)
 def test_nvitop_sees_the_same_gpus_as_the_provider(bench):
     node = bench.node(gpus=3)
     sink = bench.ready(node).sink

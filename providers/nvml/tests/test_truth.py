@@ -260,6 +260,33 @@ def test_a_link_that_is_down_is_remembered_across_a_restart(bench):
     bench.clock.add(1000)
     sink.polls(3)
     assert sink.is_(gpu, "False", "NvlinkDown", "NVLinkHealthy")
+    node.health.set_nvlink(0, 3, up=True)
+    sink.polls(3)
+    bench.clock.add(61)
+    sink.wait_for(gpu, "True", type_="NVLinkHealthy")
+
+
+def test_a_link_that_a_message_does_not_number_is_remembered_too(bench):
+    """It is among what was also seen, so that every link is looked for after the restart."""
+    node = bench.node(gpus=1, model="b200")
+    first = bench.ready(node)
+    [gpu] = names(node)
+    first.sink.wait_for(gpu, "True", type_="NVLinkHealthy")
+    node.health.count_nvlink_errors(0, 2, "recoveries-failed")
+    first.sink.wait_for(gpu, "False", "NvlinkRecoveryFailed", type_="NVLinkHealthy")
+    node.health.set_nvlink(0, 3, up=False)
+    first.sink.wait(lambda: "Also seen: NvlinkDown" in first.sink.message(gpu, "NVLinkHealthy"))
+    first.stop()
+    sink = first.sink.restarted()
+    bench.start(node, sink)
+    sink.polls(3)
+    bench.clock.add(1000)
+    sink.polls(3)
+    assert sink.is_(gpu, "False", "NvlinkRecoveryFailed", "NVLinkHealthy")
+    node.health.set_nvlink(0, 3, up=True)
+    sink.polls(3)
+    bench.clock.add(61)
+    sink.wait_for(gpu, "True", type_="NVLinkHealthy")
 
 
 def test_an_operator_clears_a_signal_and_the_next_reading_decides(bench):
