@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from device_api_core.actions import action_strength
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec
 from device_api_nvml.healing import Terms, Trial
-from device_api_nvml.health import AWAITED, REPLACED, Doubt, Fault, Health
+from device_api_nvml.health import AWAITED, NVML_READY, REPLACED, Doubt, Fault, Health
 from device_api_nvml.library import Event, Handle
+from device_api_nvml.recoveries import Recoveries
 from device_api_nvml.recovery import NOTHING_TO_DO
 from device_api_nvml.survey import Answer
 from device_api_nvml.vitals import Vitals
@@ -27,6 +28,7 @@ class Board:
     name: str
     health: Health
     vitals: Vitals
+    recoveries: Recoveries = field(repr=False)
     spec: GpuSpec | None = None
     place: str = ""
     """Its PCI address, also while it is missing."""
@@ -36,9 +38,12 @@ class Board:
     failures: int = 0
     absences: int = 0
     """Looks in a row that found it lost or missing."""
-    trial: Trial = Trial()
+    trial: Trial = field(init=False)
     rare_due: float = 0.0
     told: dict[str, tuple[Condition, str]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.trial = Trial(heals=self.recoveries.of(self.name, NVML_READY))
 
     @property
     def answers(self) -> bool:
@@ -97,6 +102,12 @@ class Board:
         _log.info("GPU was reset", extra={"gpu": self.name, "evidence": evidence})
         self.trial = self.trial.was_reset(evidence)
         self.vitals.was_reset(evidence)
+
+    def recovered(self, type_: str, reason: str, evidence: str) -> None:
+        """A fault is over."""
+        extra = {"gpu": self.name, "reason": reason, "evidence": evidence}
+        _log.info("%s recovered", type_, extra=extra)
+        self.recoveries.add(self.name, type_)
 
     def prove(self, answer: Answer, now: float) -> str:
         """A good look at a faulty GPU. Returns why its fault is over, or nothing."""

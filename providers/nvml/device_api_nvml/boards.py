@@ -36,6 +36,7 @@ from device_api_nvml.library import (
     Unsupported,
 )
 from device_api_nvml.options import NvmlOptions
+from device_api_nvml.recoveries import Recoveries
 from device_api_nvml.survey import Answer
 from device_api_nvml.vitals import Vitals
 from device_api_nvml.xid import Effect, XidPolicy, builtin_table
@@ -48,7 +49,12 @@ class Boards:
     """All GPUs by name. The only one that writes to the sink about them. Not thread-safe."""
 
     def __init__(
-        self, sink: Sink, policy: XidPolicy, options: NvmlOptions, clock: Callable[[], float]
+        self,
+        sink: Sink,
+        policy: XidPolicy,
+        options: NvmlOptions,
+        recoveries: Recoveries,
+        clock: Callable[[], float],
     ) -> None:
         self.writer: Sink | Update = sink
         """Where conditions go: the sink, or the update that is held."""
@@ -57,6 +63,7 @@ class Boards:
         self.xids: Counter[int] = Counter()
         """How often each code came, of any GPU."""
         self._options = options
+        self._recoveries = recoveries
         self._clock = clock
         self._terms = Terms(options.hold_seconds, options.relapse_seconds)
         self._story = Story(options.burst_seconds, options.notice_seconds)
@@ -92,7 +99,8 @@ class Boards:
             board.vitals.resume(conditions, self._clock())
 
     def _new(self, name: str, health: Health) -> Board:
-        board = self._boards[name] = Board(name, health, Vitals(self._options, self._terms))
+        vitals = Vitals(self._options, self._terms, partial(self._recoveries.of, name))
+        board = self._boards[name] = Board(name, health, vitals, self._recoveries)
         return board
 
     def forget_session(self, doubt: Doubt = AWAITED) -> None:
@@ -158,9 +166,9 @@ class Boards:
         if evidence := board.returned() or board.vitals.reset_seen(answer.readings):
             board.was_reset(evidence)
         board.health = replace(board.health, probe=None)
-        board.vitals.judge(answer.readings, now, partial(journal.recovery, board))
+        board.vitals.judge(answer.readings, now, board.recovered)
         if (fault := board.health.fault) and (evidence := board.prove(answer, now)):
-            journal.recovery(board, NVML_READY, fault.reason, evidence)
+            board.recovered(NVML_READY, fault.reason, evidence)
             board.health = board.health.healed()
             board.trial = board.trial.ended(now)
 
@@ -186,11 +194,6 @@ class Boards:
         else:
             board.retire(self._clock(), self._terms, successor.name)
             self.publish(board)
-
-    def driver_reloaded(self, evidence: str) -> None:
-        """That resets every GPU."""
-        for board in self:
-            board.was_reset(evidence)
 
     def interrupted(self) -> None:
         """For a while XIDs could have been missed: the proof that there was none begins anew."""
@@ -257,6 +260,7 @@ class Boards:
             board.trial = Trial()
         extra = {"gpu": board.name, "type": type_}
         _log.info("fault cleared by an operator", extra=extra)
+        self._recoveries.forget(board.name, type_)
         board.fresh_after = time.monotonic()
         board.failures = 0
         board.rare_due = 0.0

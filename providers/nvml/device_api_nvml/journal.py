@@ -11,11 +11,6 @@ from device_api_nvml.xid import Xid
 _log = logging.getLogger(__name__)
 
 
-def recovery(board: Board, type_: str, reason: str, evidence: str) -> None:
-    extra = {"gpu": board.name, "reason": reason, "evidence": evidence}
-    _log.info("%s recovered", type_, extra=extra)
-
-
 def mig(board: Board, spec: GpuSpec) -> None:
     before = board.spec.mig_mode if board.spec else ""
     if before and spec.mig_mode != before:

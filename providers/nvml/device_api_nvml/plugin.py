@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 @hookimpl
-def device_api_provider(options: Mapping[str, object]) -> Provider:
+def device_api_provider(options: Mapping[str, object], state_dir: str) -> Provider:
     # Imported when asked for: a listing of commands needs neither pynvml nor the XID table.
     from device_api_nvml.options import NvmlOptions
     from device_api_nvml.provider import NvmlProvider
 
-    return NvmlProvider(read_options(NvmlOptions, options))
+    return NvmlProvider(read_options(NvmlOptions, options), state_dir)
 
 
 @hookimpl

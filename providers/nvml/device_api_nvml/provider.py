@@ -26,6 +26,7 @@ from device_api_nvml.library import (
     NvmlError,
 )
 from device_api_nvml.options import NvmlOptions
+from device_api_nvml.recoveries import Recoveries
 from device_api_nvml.session import DRIVER, Session
 from device_api_nvml.xid import XidPolicy
 
@@ -50,9 +51,15 @@ class NvmlProvider(Provider):
     reboot_proof_types = ()
 
     def __init__(
-        self, options: NvmlOptions | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        options: NvmlOptions | None = None,
+        state_dir: str = "",
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
-        """``clock`` is in seconds; holds, windows and rates are measured by it.
+        """``clock`` is in seconds; holds, windows and rates are measured by it. ``wall`` is Unix
+        time, for what is kept in ``state_dir``.
 
         Raises:
             InvalidOption: the XID lists contradict one another.
@@ -62,6 +69,9 @@ class NvmlProvider(Provider):
             self.options.ignored_xids, self.options.informational_xids, self.options.fatal_xids
         )
         self.clock = clock
+        self.recoveries = Recoveries(
+            state_dir, self.options.relapse_seconds, clock=clock, wall=wall
+        )
         self._clears: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
 
     def run(self, sink: Sink, stop: threading.Event) -> None:
@@ -92,7 +102,10 @@ class _Run:
         self._clears = clears
         self._inbox = Inbox(stop, self._between)
         self._calls = Calls(self._inbox)
-        self._boards = Boards(sink, provider.policy, provider.options, provider.clock)
+        self._recoveries = provider.recoveries
+        self._boards = Boards(
+            sink, provider.policy, provider.options, provider.recoveries, provider.clock
+        )
         self._session: Session | None = None
         self._opened: Reached | NvmlError | None = None
         self._synced = False
@@ -104,6 +117,7 @@ class _Run:
         self._beat_seconds = provider.interval_seconds / 2
 
     def run(self) -> None:
+        self._recoveries.load()
         self._boards.resume(self._sink.known(), self._sink.gpus())
         pause = _FIRST_PAUSE
         while not self._stop.is_set():
@@ -153,7 +167,8 @@ class _Run:
         _log.info("driver %s", reached.version, extra={"file": nvml.file})
         self._boards.forget_session()
         if evidence := self._reloaded(reached.version):
-            self._boards.driver_reloaded(evidence)
+            for board in self._boards:
+                board.was_reset(evidence)
         session = Session(nvml, self._boards, self._inbox, self._calls, self._options)
         self._session = session
         try:

@@ -85,13 +85,12 @@ class Signal:
     failures: int = 0
     trial: Trial = Trial()
 
-    @classmethod
-    def resumed(cls, area: Area, said: Condition, now: float, terms: Terms) -> Signal:
+    def resumed(self, area: Area, said: Condition, now: float, terms: Terms) -> Signal:
         """After a restart: a False that was said before is still a fault."""
         if said.status is not ConditionStatus.FALSE:
-            return cls(area.type, offered=True)
-        fault = area.fault(said)
-        return cls(area.type, offered=True, fault=fault, trial=Trial().struck(now, terms))
+            return replace(self, offered=True)
+        trial = self.trial.struck(now, terms)
+        return replace(self, offered=True, fault=area.fault(said), trial=trial)
 
     def found(
         self, finding: Finding | None, now: float, recovery: int | None, terms: Terms

@@ -8,7 +8,7 @@ from typing import Any
 
 from device_api_core.resources import Condition
 from device_api_nvml.areas import AREAS, RECOVERY
-from device_api_nvml.healing import Terms
+from device_api_nvml.healing import Terms, Trial
 from device_api_nvml.health import Doubt, Fault
 from device_api_nvml.library import NvmlError
 from device_api_nvml.links import AREA as LINKS
@@ -22,12 +22,17 @@ Recovered = Callable[[str, str, str], None]
 
 
 class Vitals:
-    """Signals by condition type, and what their rules remember. Not thread-safe."""
+    """Signals by condition type, and what their rules remember. ``heals`` says when faults of a
+    type ended before a restart. Not thread-safe."""
 
-    def __init__(self, options: NvmlOptions, terms: Terms) -> None:
+    def __init__(
+        self, options: NvmlOptions, terms: Terms, heals: Callable[[str], tuple[float, ...]]
+    ) -> None:
         self._options = options
         self._terms = terms
-        self._signals = {area.type: Signal(area.type) for area in AREAS}
+        self._signals = {
+            area.type: Signal(area.type, trial=Trial(heals=heals(area.type))) for area in AREAS
+        }
         self._memory: dict[str, Any] = {}
 
     def __iter__(self) -> Iterator[Signal]:
@@ -38,7 +43,7 @@ class Vitals:
         areas = {area.type: area for area in AREAS}
         for condition in said:
             if (area := areas.get(condition.type)) is not None:
-                signal = Signal.resumed(area, condition, now, self._terms)
+                signal = self._signals[area.type].resumed(area, condition, now, self._terms)
                 self._signals[area.type] = signal
                 if signal.fault is not None:
                     self._memory[area.type] = area.resume(condition.message)

@@ -255,6 +255,9 @@ class Clock:
     def __call__(self) -> float:
         return time.monotonic() + self.ahead
 
+    def wall(self) -> float:
+        return time.time() + self.ahead
+
     def add(self, seconds: float) -> None:
         self.ahead += seconds
 
@@ -262,8 +265,10 @@ class Clock:
 class Running:
     """A provider in its thread."""
 
-    def __init__(self, options: NvmlOptions, sink: RecordingSink, clock: Clock) -> None:
-        self.provider = NvmlProvider(options, clock)
+    def __init__(
+        self, options: NvmlOptions, sink: RecordingSink, clock: Clock, state_dir: str
+    ) -> None:
+        self.provider = NvmlProvider(options, state_dir, clock=clock, wall=clock.wall)
         self.sink = sink
         self.clock = clock
         self._stop = threading.Event()
@@ -306,6 +311,7 @@ class Bench:
         self._running: list[Running] = []
         self.clock = Clock()
         self.call_seconds = 0.4
+        self.state_dir: Path | None = None
         self.nodes: list[FakeNode] = []
         self._closed = 0
 
@@ -323,7 +329,8 @@ class Bench:
             "rare_seconds": 0.1,
         }
         settings = NvmlOptions(driver_root=str(root), **{**quick, **options})
-        running = Running(settings, sink or RecordingSink(), self.clock)
+        state_dir = str(self.state_dir) if self.state_dir else ""
+        running = Running(settings, sink or RecordingSink(), self.clock, state_dir)
         self._running.append(running)
         return running
 

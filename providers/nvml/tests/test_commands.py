@@ -76,7 +76,7 @@ def test_probe_without_a_driver_says_why(bench):
 
 def test_the_hook_gives_a_provider_with_its_options():
     provider = plugin.device_api_provider(
-        {"driver_root": "/run/nvidia/driver", "poll_seconds": 2, "ignored_xids": [79]}
+        {"driver_root": "/run/nvidia/driver", "poll_seconds": 2, "ignored_xids": [79]}, ""
     )
     assert (provider.name, provider.contract_version) == ("nvml", 1)
     assert provider.options.poll_seconds == 2.0
@@ -89,4 +89,4 @@ def test_the_hook_gives_a_provider_with_its_options():
 )
 def test_wrong_options_are_refused(options):
     with pytest.raises(InvalidOption):
-        plugin.device_api_provider(options)
+        plugin.device_api_provider(options, "")

@@ -182,6 +182,37 @@ def test_a_new_driver_version_is_a_reset(bench, told):
     assert "became 600.1.2" in evidence
 
 
+def unloaded(bench, number):
+    """A node of an old driver whose GPU was struck, then the driver left for a while."""
+    node, sink = struck(bench, model="t4")
+    node.calls.fail("nvmlInit", number)
+    node.reload_driver()
+    sink.wait(lambda: f"NVML error {number}" in sink.summary)
+    assert sink.is_(name(node), "False", "Xid48")
+    node.calls.clear()
+    sink.wait(lambda: "1 GPUs" in sink.summary)
+    sink.polls(3)
+    assert sink.is_(name(node), "False", "Xid48"), "it has to be well for the hold"
+    return node, sink
+
+
+@pytest.mark.parametrize("number", [9, 18])
+def test_a_driver_that_was_not_there_in_between_is_a_reset(bench, told, number):
+    node, sink = unloaded(bench, number)
+    bench.clock.add(61)
+    sink.wait_for(name(node), "True")
+    [evidence] = told()
+    assert "the driver was reloaded (before, initialising failed: " in evidence
+
+
+@pytest.mark.parametrize("number", [4, 999])
+def test_an_init_that_failed_otherwise_is_no_reset(bench, number):
+    node, sink = unloaded(bench, number)
+    bench.clock.add(1000)
+    sink.polls(3)
+    assert sink.is_(name(node), "False", "Xid48")
+
+
 def test_a_session_that_only_broke_is_no_reset(bench):
     node, sink = struck(bench, model="t4")
     node.reload_driver()
@@ -220,6 +251,93 @@ def test_each_relapse_doubles_the_hold(bench):
     sink.polls()
     bench.clock.add(61)
     sink.wait_for(name(node), "True")
+
+
+def relapsed(bench):
+    """A node whose only GPU has recovered once and is faulty again, and its provider."""
+    node = bench.node(gpus=1)
+    running = bench.ready(node)
+    node.inject_xid(0, 48)
+    running.sink.wait_for(name(node), "False")
+    running.sink.polls()
+    bench.clock.add(61)
+    running.sink.wait_for(name(node), "True")
+    node.inject_xid(0, 48)
+    running.sink.wait_for(name(node), "False")
+    return node, running
+
+
+@pytest.mark.parametrize(
+    ("keeps", "hold"), [("", 60), ("state", 120), ("rubbish", 60), ("cleared", 60)]
+)
+def test_a_relapse_counts_after_a_restart_if_there_is_state(bench, tmp_path, keeps, hold, caplog):
+    bench.state_dir = tmp_path / "state" if keeps else None
+    node, first = relapsed(bench)
+    file = tmp_path / "state" / "recoveries.json"
+    if keeps == "cleared":
+        first.provider.clear(name(node), "NVMLReady")
+        first.sink.wait_for(name(node), "True")
+        node.inject_xid(0, 48)
+        first.sink.wait_for(name(node), "False")
+    first.stop()
+    assert file.exists() is bool(keeps)
+    if keeps == "rubbish":
+        file.write_text('{"gpu": [1]}', encoding="utf-8")
+    sink = first.sink.restarted()
+    bench.start(node, sink)
+    sink.polls(3)
+    assert ("earlier recoveries are forgotten" in caplog.text) is (keeps == "rubbish")
+    bench.clock.add(hold - 5)
+    sink.polls(3)
+    assert sink.is_(name(node), "False", "Xid48")
+    bench.clock.add(6)
+    sink.wait_for(name(node), "True")
+
+
+def test_a_signals_relapse_counts_after_a_restart(bench, tmp_path):
+    bench.state_dir = tmp_path / "state"
+    node = bench.node(gpus=1)
+    first = bench.ready(node)
+    type_ = "NVLinkHealthy"
+    first.sink.wait_for(name(node), "True", type_=type_)
+    node.health.set_nvlink(0, 3, up=False)
+    first.sink.wait_for(name(node), "False", type_=type_)
+    node.health.set_nvlink(0, 3, up=True)
+    first.sink.polls(3)
+    bench.clock.add(61)
+    first.sink.wait_for(name(node), "True", type_=type_)
+    first.stop()
+    sink = first.sink.restarted()
+    bench.start(node, sink)
+    sink.wait_for(name(node), "True", type_=type_)
+    node.health.set_nvlink(0, 3, up=False)
+    sink.wait_for(name(node), "False", type_=type_)
+    node.health.set_nvlink(0, 3, up=True)
+    sink.polls(3)
+    bench.clock.add(115)
+    sink.polls(3)
+    assert sink.is_(name(node), "False", type_=type_)
+    bench.clock.add(6)
+    sink.wait_for(name(node), "True", type_=type_)
+
+
+def test_an_old_recovery_is_no_reason_for_a_longer_hold(bench, tmp_path):
+    bench.state_dir = tmp_path / "state"
+    node, first = relapsed(bench)
+    first.stop()
+    bench.clock.add(3700)
+    sink = first.sink.restarted()
+    bench.start(node, sink)
+    sink.polls(3)
+    bench.clock.add(61)
+    sink.wait_for(name(node), "True")
+
+
+def test_state_that_cannot_be_written_is_said_and_done_without(bench, tmp_path, caplog):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    bench.state_dir = tmp_path / "file" / "state"
+    relapsed(bench)
+    assert "recoveries cannot be stored" in caplog.text
 
 
 def test_after_a_restart_the_same_evidence_is_needed(bench):
