@@ -16,7 +16,16 @@ from pathlib import Path
 
 import click
 
-from benchmarks import device_plugin, idle, memory, propagation, startup, unary, xid
+from benchmarks import (
+    bridge,
+    device_plugin,
+    idle,
+    memory,
+    propagation,
+    startup,
+    unary,
+    xid,
+)
 from benchmarks.processes import Failed, LoadClient, stopping
 from benchmarks.report import MISSED, Figure, as_json, table
 from benchmarks.workbench import Workbench
@@ -29,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[Workbench], list[Figure]]] = {
     "propagation": propagation.run,
     "xid": xid.run,
     "device-plugin": device_plugin.run,
+    "bridge": bridge.run,
     "growth": memory.run_growth,
 }
 

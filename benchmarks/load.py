@@ -101,6 +101,27 @@ class Load:
         await asyncio.gather(*(caller(c) for c in self._connections(target, connections)))
         return {"seconds": time.monotonic() - began, **_quantiles(durations)}
 
+    async def paced(
+        self, target: str, method: str, requests: list[str], count: int, per_second: float
+    ) -> dict[str, Any]:
+        """``count`` calls at a steady pace on one connection, whether or not those before have been
+        answered. A call's time is from when it is due: one that has to wait has waited."""
+        [channel] = self._connections(target, 1)
+        call: Any = channel.unary_unary(method)
+        durations = array("d")
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+
+        async def send(number: int, body: bytes) -> None:
+            due = start + number / per_second
+            await asyncio.sleep(due - loop.time())
+            await call(body)
+            durations.append(loop.time() - due)
+
+        bodies = islice(cycle(base64.b64decode(r) for r in requests), count)
+        await asyncio.gather(*(send(number, body) for number, body in enumerate(bodies)))
+        return _quantiles(durations)
+
     async def watch(
         self, target: str, method: str, count: int, connections: int, initial: int
     ) -> dict[str, Any]:

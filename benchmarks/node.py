@@ -25,6 +25,11 @@ def populate(load: LoadClient, server: DeviceServer) -> None:
             load.ask("once", target=server.provider_target, method=UPDATE, request=request)
 
 
+def uuid(number: int) -> str:
+    """As the driver tells it."""
+    return _NAMES[number].replace("gpu", "GPU")
+
+
 def get() -> list[bytes]:
     """Reads of each GPU in turn."""
     return [gpu_pb2.GetGpuRequest(name=name).SerializeToString() for name in _NAMES]
@@ -50,7 +55,7 @@ def _register(number: int) -> bytes:
         name=_NAMES[number],
         provider_id=PROVIDER,
         spec=gpu_pb2.GpuSpec(
-            uuid=_NAMES[number].replace("gpu", "GPU"),
+            uuid=uuid(number),
             index=number,
             minor=number,
             pci_bus_id=f"0000:{0x1B + number:02x}:00.0",

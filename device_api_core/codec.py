@@ -23,7 +23,7 @@ from device_api_core.conversion import (
 )
 from device_api_core.errors import InvalidArgument
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec, GpuStatus
-from device_api_core.series import Numbers, Series, check_count, check_gauge
+from device_api_core.series import Numbers, Series, check_amount, check_value
 
 M = TypeVar("M", bound=Message)
 
@@ -92,11 +92,12 @@ def decode_numbers(message: provider_pb2.ProviderNumbers) -> Numbers:
     for i, metric in enumerate(message.metrics):
         path = f"numbers.metrics[{i}]."
         series = Series(metric.name, tuple(sorted(metric.labels.items())))
+        series.check(path)
         if metric.WhichOneof("value") == "counter":
-            check_count(series, metric.counter, path)
+            check_amount(metric.counter, path)
             counts[series] = metric.counter
         elif metric.WhichOneof("value") == "gauge":
-            check_gauge(series, metric.gauge, path)
+            check_value(metric.gauge, path)
             gauges[series] = metric.gauge
         else:
             raise InvalidArgument(f"{path}value", "is required")

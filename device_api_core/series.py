@@ -96,19 +96,20 @@ class Tally:
     def count(self, name: str, amount: float, labels: Mapping[str, object]) -> None:
         """See :meth:`~device_api_core.plugins.spec.Sink.count`."""
         series = Series.of(name, labels)
-        check_count(series, amount)
+        check_amount(amount)
         with self._lock:
-            if self._has_room(series, self._counts):
+            if self._may_add(series, self._counts):
                 self._counts[series] = self._counts.get(series, 0.0) + amount
 
     def gauge(self, name: str, value: float | None, labels: Mapping[str, object]) -> None:
         """See :meth:`~device_api_core.plugins.spec.Sink.gauge`."""
         series = Series.of(name, labels)
-        check_gauge(series, 0.0 if value is None else value)
         with self._lock:
             if value is None:
                 self._gauges.pop(series, None)
-            elif self._has_room(series, self._gauges):
+                return
+            check_value(value)
+            if self._may_add(series, self._gauges):
                 self._gauges[series] = value
 
     def drop_gauges(self) -> None:
@@ -124,10 +125,13 @@ class Tally:
                 counts[REFUSED] = counts.get(REFUSED, 0.0) + self._refused
             return Numbers(self._run, counts, dict(self._gauges))
 
-    def _has_room(self, series: Series, kept: Mapping[Series, float]) -> bool:
-        # A provider is not to fail for its numbers, so this is shown and not raised.
-        if series in kept or len(self._counts) + len(self._gauges) < MAX_SERIES:
+    def _may_add(self, series: Series, kept: Mapping[Series, float]) -> bool:
+        if series in kept:
             return True
+        series.check()
+        if len(self._counts) + len(self._gauges) < MAX_SERIES:
+            return True
+        # A provider is not to fail for its numbers, so this is shown and not raised.
         if not self._refused:
             logger.warning(
                 "more than %d series: this one and later ones are left out",
@@ -138,16 +142,14 @@ class Tally:
         return False
 
 
-def check_count(series: Series, amount: float, path: str = "") -> None:
+def check_amount(amount: float, path: str = "") -> None:
     """Raises ``InvalidArgument`` if it cannot be counted."""
-    series.check(path)
     if not 0 <= amount < math.inf:
         raise InvalidArgument(f"{path}amount", f"must be a number from 0 up, not {amount!r}")
 
 
-def check_gauge(series: Series, value: float, path: str = "") -> None:
+def check_value(value: float, path: str = "") -> None:
     """Raises ``InvalidArgument`` if it cannot be shown."""
-    series.check(path)
     if not math.isfinite(value):
         raise InvalidArgument(f"{path}value", f"must be a finite number, not {value!r}")
 
