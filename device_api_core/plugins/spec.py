@@ -106,7 +106,7 @@ class Sink(Protocol):
         metrics page. It rises for the server's life, restarts of the provider included.
 
         This and :meth:`gauge` cost as much as a dictionary; they never wait, and are no sign of
-        life. Shown at once from a thread, else within a third of ``interval_seconds``. They raise
+        life. Shown at once from a thread, else after about ``interval_seconds``. They raise
         ``InvalidArgument`` for a name or label that Prometheus could not take, nothing else. Choose
         labels with few values: series beyond 512 of a provider (2,048 of all) are left out, logged,
         and counted in ``device_api_provider_series_refused_total``."""
