@@ -4,10 +4,13 @@ more memory than before."""
 from __future__ import annotations
 
 import gc
+import logging
+import os
 import random
 import threading
 import tracemalloc
 
+import pytest
 from scripted import Witness
 from waiting import SECONDS, wait_until
 
@@ -17,10 +20,11 @@ from device_api_core.client.fake import FakeClientset, FakeNode, gpu
 from device_api_core.resources import Gpu
 
 NAMES = [f"gpu-{i}" for i in range(8)]
-ROUNDS = 3
+ROUNDS = int(os.environ.get("SOAK_ROUNDS", "5"))
+"""Five are 10,000 changes, a day of one every nine seconds."""
 STORMS = 20
 """Storms in a round; after each, the truth must win."""
-SLACK_BYTES = 512 * 1024
+SLACK_BYTES = 192 * 1024
 
 
 def torment(node: FakeNode, chance: random.Random) -> None:
@@ -50,7 +54,16 @@ def torment(node: FakeNode, chance: random.Random) -> None:
     node.relent()
 
 
-def test_the_truth_wins_and_memory_stays_flat():
+@pytest.fixture
+def silent():
+    """No log: pytest keeps every record of a test, and with it what the record mentions."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.timeout(60 * ROUNDS)
+def test_the_truth_wins_and_memory_stays_flat(silent):
     chance = random.Random(7)
     clients = FakeClientset(*map(gpu, NAMES))
     node = clients.node
@@ -95,4 +108,4 @@ def test_the_truth_wins_and_memory_stays_flat():
             assert informer.progress.lists > 10
     finally:
         tracemalloc.stop()
-    assert used[-1] - used[0] < SLACK_BYTES, used
+    assert max(used[1:]) - used[0] < SLACK_BYTES, used
