@@ -18,14 +18,14 @@ from device_api_core.checkpoint import VersionCeiling
 from device_api_core.errors import Unavailable
 from device_api_core.events import EventLog
 from device_api_core.intake import HEARTBEAT_LEASE_SECONDS, MAX_HOLD_SECONDS, Intake
-from device_api_core.metrics import Metrics, Observation
+from device_api_core.metrics import Metrics
+from device_api_core.observation import Observation
 from device_api_core.plugins.discovery import Plugin, discover, named
 from device_api_core.plugins.homes import Home
 from device_api_core.plugins.process import ProcessHome
 from device_api_core.plugins.supervisor import FIRST_PAUSE_SECONDS, Supervisor
 from device_api_core.readiness import GRACE_SECONDS, Readiness
 from device_api_core.reservations import Reservations
-from device_api_core.resources import ConditionStatus
 from device_api_core.roster import Roster
 from device_api_core.server.admin import Admin, ServerFacts
 from device_api_core.server.doors import Doors
@@ -272,17 +272,17 @@ class Daemon:
             task.add_done_callback(self._tasks.discard)
 
     def _observe(self) -> Observation:
-        ready = [e.health.ready.status for e in self.cache.entries]
         return Observation(
-            healthy=ready.count(ConditionStatus.TRUE),
-            unhealthy=ready.count(ConditionStatus.FALSE),
-            unknown=ready.count(ConditionStatus.UNKNOWN),
+            gpus=self.cache.entries,
             resource_version=self.cache.version,
             watches=self._hub.active,
             watches_ended_slow=self._hub.ended_slow,
             deepest_watch_queue=self._hub.deepest_queue,
+            deliveries=self._hub.deliveries,
             updates_held=self.intake.gate.held,
+            holds=self.intake.gate.holds,
             readers_parked=self.intake.gate.parked,
+            read_waits=self.intake.gate.waits,
             state_write_failures=self._ceiling.failures,
             ready=self.readiness.ready,
             providers=self._roster.observations(),

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from device_api_core.durations import Durations
 from device_api_core.errors import LimitExceeded
 
 
@@ -46,6 +47,10 @@ class ReadGate:
         self._reopens: dict[str, float] = {}
         self.parked = 0
         """Readers that wait now."""
+        self.waits = Durations()
+        """How long readers have waited, in seconds; who passed at once is left out."""
+        self.holds = Durations()
+        """How long updates were held, in seconds."""
 
     def __repr__(self) -> str:
         return f"<ReadGate held by {sorted(self._holds)}, {self.parked} parked>"
@@ -84,7 +89,9 @@ class ReadGate:
         if held.timer is not None:
             held.timer.cancel()
         now = self._clock()
-        self._reopens[held.provider_id] = now + (now - held.opened)
+        lasted = now - held.opened
+        self._reopens[held.provider_id] = now + lasted
+        self.holds.observed(lasted)
         held.ended.set()
         return True
 
@@ -107,11 +114,13 @@ class ReadGate:
         if not awaited:
             return
         self.parked += 1
+        began = self._clock()
         try:
             for held in awaited:
                 await held.ended.wait()
         finally:
             self.parked -= 1
+            self.waits.observed(self._clock() - began)
 
     def _expire(self, held: Hold) -> None:
         # The owner turns its True conditions into Unknown before the readers are let through.

@@ -254,6 +254,7 @@ class Intake:
         self.tallies.forget(provider_id)
 
     def _hold_expired(self, held: Hold) -> None:
+        self._metrics.updates_expired.labels(held.provider_id).inc()
         self.abort(held, f"it was held for more than {self._max_hold_seconds:g} s")
 
     def _lease_expired(self, provider_id: str) -> None:

@@ -60,6 +60,11 @@ class Leases:
         """The provider's sign of life, or ``None`` if it was never heard."""
         return self._signs.get(provider_id)
 
+    def silence(self, provider_id: str) -> float | None:
+        """Seconds since the provider was heard, or ``None`` if it never was."""
+        sign = self._signs.get(provider_id)
+        return None if sign is None else self._monotonic() - sign.heard
+
     def require_room(self, provider_id: str) -> None:
         """Raises ``LimitExceeded`` if a new provider id would be one too many."""
         if provider_id not in self._signs and len(self._signs) >= MAX_PROVIDERS:

@@ -1,86 +1,46 @@
-"""Every metric of the daemon, in one place.
+"""What the daemon counts, in one place.
 
 Counters and histograms are recorded where things happen; gauges are read from the state when they
-are scraped, so they are never old. Labels are bounded: methods, codes and operations are fixed
-sets, provider ids at most ``leases.MAX_PROVIDERS``. What providers count themselves is in
-``tallies``.
+are scraped (:mod:`~device_api_core.observation`). Labels are bounded, and ``docs/metrics.md`` says
+by what. What providers count themselves is in ``tallies``.
 """
 
 from __future__ import annotations
 
 import platform
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-PREFIX = "device_api_server_"
-_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderObservation:
-    """One provider at the moment of a scrape. ``last_heard`` is seconds since the Unix epoch, or
-    ``None`` if it was never heard; ``connected`` is whether it runs and its lease holds."""
-
-    provider_id: str
-    connected: bool
-    last_heard: float | None
-    gpus: int
-    restarts: int
-    plugin: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """The state at the moment of a scrape."""
-
-    healthy: int
-    unhealthy: int
-    unknown: int
-    resource_version: int
-    watches: int
-    watches_ended_slow: int
-    deepest_watch_queue: int
-    updates_held: int
-    readers_parked: int
-    state_write_failures: int
-    ready: bool
-    providers: tuple[ProviderObservation, ...]
+from device_api_core.durations import Durations
+from device_api_core.observation import PREFIX, Observation, StateCollector
 
 
 class Calls:
-    """The finished calls of one gRPC method, by code, and how long they took.
+    """The calls of one gRPC method: begun, finished by code, and how long they took. ``kind`` is
+    ``unary``, or what sort of stream it is: how long a stream was open says nothing, so that only
+    calls of the first kind are timed.
 
-    Counted on the event loop and read there by a scrape, so plain numbers do. A library counter's
-    lock and look-up of labels would cost more than a whole read of the cache.
+    Plain numbers, as in :class:`~device_api_core.durations.Durations`, and for the same reason.
     """
 
-    __slots__ = ("buckets", "codes", "seconds")
+    __slots__ = ("codes", "durations", "kind", "method", "service", "started")
 
-    def __init__(self) -> None:
+    def __init__(self, service: str, method: str, kind: str) -> None:
+        self.service = service
+        self.method = method
+        self.kind = kind
+        self.started = 0
         self.codes: dict[str, int] = {}
-        self.buckets = [0] * (len(_BUCKETS) + 1)
-        self.seconds = 0.0
+        self.durations = Durations()
 
-    def finished(self, code: str, seconds: float) -> None:
-        """Count a call."""
-        self.ended(code)
-        self.buckets[bisect_left(_BUCKETS, seconds)] += 1
-        self.seconds += seconds
-
-    def ended(self, code: str) -> None:
-        """Count the end of a watch, whose duration says nothing."""
+    def finished(self, code: str, seconds: float = 0.0) -> None:
+        """Count the end of a call."""
         self.codes[code] = self.codes.get(code, 0) + 1
+        if self.kind == "unary":
+            self.durations.observed(seconds)
 
 
 class Metrics:
@@ -95,7 +55,7 @@ class Metrics:
             ("register", "unregister", "update_status", "update_condition"), 0
         )
         self.watch_events = dict.fromkeys(("ADDED", "MODIFIED", "DELETED"), 0)
-        self._calls: dict[str, Calls] = {}
+        self._calls: dict[tuple[str, str], Calls] = {}
         registry.register(_Counts(self.updates, self.watch_events, self._calls))
         self.refused_forgeries = Counter(
             f"{PREFIX}refused_false",
@@ -105,6 +65,12 @@ class Metrics:
         self.updates_aborted = Counter(
             f"{PREFIX}updates_aborted",
             "Held updates that expired, failed or lost their provider.",
+            ["provider_id"],
+            registry=registry,
+        )
+        self.updates_expired = Counter(
+            f"{PREFIX}updates_expired",
+            "Held updates that took longer than they may.",
             ["provider_id"],
             registry=registry,
         )
@@ -126,17 +92,23 @@ class Metrics:
             registry=registry,
         )
 
-    def calls(self, method: str) -> Calls:
-        """The record of one gRPC method."""
-        return self._calls.setdefault(method, Calls())
+    def calls(self, service: str, method: str, kind: str) -> Calls:
+        """The record of one gRPC method; ``kind`` is ``unary``, ``server_stream`` or
+        ``bidi_stream``."""
+        return self._calls.setdefault((service, method), Calls(service, method, kind))
 
     def observe(self, source: Callable[[], Observation]) -> None:
         """Read the gauges from ``source`` at every scrape."""
-        self.registry.register(_State(source, self._info))
+        self.registry.register(StateCollector(source, self._info))
 
     def forget_provider(self, provider_id: str) -> None:
         """Drop the series of a provider that is gone for good."""
-        for family in (self.updates_aborted, self.heartbeats, self.heartbeat_timeouts):
+        for family in (
+            self.updates_aborted,
+            self.updates_expired,
+            self.heartbeats,
+            self.heartbeat_timeouts,
+        ):
             family.remove(provider_id)
 
 
@@ -144,7 +116,10 @@ class _Counts(Collector):
     """What is counted with every write and every call."""
 
     def __init__(
-        self, updates: dict[str, int], watch_events: dict[str, int], calls: dict[str, Calls]
+        self,
+        updates: dict[str, int],
+        watch_events: dict[str, int],
+        calls: dict[tuple[str, str], Calls],
     ) -> None:
         self._updates = updates
         self._watch_events = watch_events
@@ -165,104 +140,59 @@ class _Counts(Collector):
         )
         for event_type, count in self._watch_events.items():
             events.add_metric([event_type], count)
-        return (updates, events, *_call_families(self._calls))
+        calls = self._calls.values()
+        return (updates, events, *_documented_families(calls), *_standard_families(calls))
 
 
-class _State(Collector):
-    """The gauges. Read at scrape time; ``describe`` keeps registration from scraping."""
-
-    def __init__(self, source: Callable[[], Observation], info: dict[str, str]) -> None:
-        self._source = source
-        self._info = info
-
-    def describe(self) -> Iterable[Metric]:
-        return ()
-
-    def collect(self) -> Iterable[Metric]:
-        now = self._source()
-        info = GaugeMetricFamily(
-            f"{PREFIX}info", "What runs here; always 1.", labels=list(self._info)
-        )
-        info.add_metric(list(self._info.values()), 1)
-        yield info
-        yield from _gauges(now)
-        # The reference drops events for slow watchers; here there is nothing to drop them.
-        yield _counter(
-            "watch_events_dropped", "Events not delivered to an open watch; always 0.", 0
-        )
-        yield _counter("watches_ended_slow", "Watches ended as too slow.", now.watches_ended_slow)
-        yield _counter("state_write_failures", "Failed state writes.", now.state_write_failures)
-        yield from _nvml_gauges(now.providers)
-        yield from _provider_families(now.providers)
-
-
-def _call_families(calls: Mapping[str, Calls]) -> Iterable[Metric]:
+def _documented_families(calls: Iterable[Calls]) -> Iterable[Metric]:
+    """The reference's names. They tell methods apart by name alone, so the services are summed."""
     requests = CounterMetricFamily(
         f"{PREFIX}grpc_requests", "Finished gRPC calls.", labels=["method", "code"]
     )
     durations = HistogramMetricFamily(
         f"{PREFIX}grpc_request_duration_seconds",
-        "Duration of gRPC calls, watches excluded.",
+        "Duration of gRPC calls, streams excluded.",
         labels=["method"],
     )
-    bounds = (*(str(bound) for bound in _BUCKETS), "+Inf")
-    for method, record in calls.items():
+    by_method: dict[str, Calls] = {}
+    for record in calls:
+        joined = by_method.setdefault(record.method, Calls("", record.method, record.kind))
+        joined.durations.add(record.durations)
+        for code, count in record.codes.items():
+            joined.codes[code] = joined.codes.get(code, 0) + count
+    for method, record in by_method.items():
         for code, count in record.codes.items():
             requests.add_metric([method, code], count)
-        if any(record.buckets):
-            buckets = list(zip(bounds, accumulate(record.buckets), strict=True))
-            durations.add_metric([method], buckets, record.seconds)
+        _add_durations(durations, [method], record)
     return requests, durations
 
 
-def _gauges(now: Observation) -> Iterable[Metric]:
-    total = now.healthy + now.unhealthy + now.unknown
-    for name, text, value in (
-        ("cache_gpus_total", "GPUs in the cache.", total),
-        ("cache_gpus_healthy", "GPUs whose Ready is True.", now.healthy),
-        ("cache_gpus_unhealthy", "GPUs whose Ready is False.", now.unhealthy),
-        ("cache_gpus_unknown", "GPUs whose Ready is Unknown.", now.unknown),
-        ("cache_resource_version", "Version of the last change.", now.resource_version),
-        ("watch_streams_active", "Open watches.", now.watches),
-        ("watch_queue_depth", "Events queued for the slowest watch.", now.deepest_watch_queue),
-        ("updates_held", "Updates that providers hold now.", now.updates_held),
-        ("readers_parked", "Reads that wait for held updates.", now.readers_parked),
-        ("ready", "Whether reads are answered.", float(now.ready)),
-    ):
-        yield GaugeMetricFamily(f"{PREFIX}{name}", text, value=value)
-
-
-def _counter(name: str, text: str, value: float) -> Metric:
-    return CounterMetricFamily(f"{PREFIX}{name}", text, value=value)
-
-
-def _nvml_gauges(providers: Iterable[ProviderObservation]) -> Iterable[Metric]:
-    """The documented names for the built-in monitor: what a generic provider series says, of the
-    plugin called nvml."""
-    nvml = next((p for p in providers if p.plugin and p.provider_id == "nvml"), None)
-    for name, text, value in (
-        ("nvml_provider_enabled", "Whether the NVML provider was asked for.", nvml is not None),
-        ("nvml_gpu_count", "GPUs that NVML reports.", nvml.gpus if nvml else 0),
-        ("nvml_health_monitor_running", "Whether NVML is watched.", bool(nvml and nvml.connected)),
-    ):
-        yield GaugeMetricFamily(f"{PREFIX}{name}", text, value=float(value))
-
-
-def _provider_families(providers: Iterable[ProviderObservation]) -> Iterable[Metric]:
-    state = _by_provider("connection_state", "1 while the provider runs and is heard, else 0.")
-    heard = _by_provider("last_heartbeat_timestamp_seconds", "Unix time of its last sign of life.")
-    gpus = _by_provider("gpus_managed", "GPUs it registered or reports on.")
-    restarts = CounterMetricFamily(
-        f"{PREFIX}provider_restarts", "Restarts after a failure.", labels=["provider_id"]
+def _standard_families(calls: Iterable[Calls]) -> Iterable[Metric]:
+    """The names that every gRPC dashboard knows, those of go-grpc-prometheus."""
+    labels = ["grpc_type", "grpc_service", "grpc_method"]
+    started = CounterMetricFamily("grpc_server_started", "Calls begun.", labels=labels)
+    handled = CounterMetricFamily(
+        "grpc_server_handled", "Calls finished, by code.", labels=[*labels, "grpc_code"]
     )
-    for p in providers:
-        state.add_metric([p.provider_id], float(p.connected))
-        gpus.add_metric([p.provider_id], p.gpus)
-        restarts.add_metric([p.provider_id], p.restarts)
-        if p.last_heard is not None:
-            heard.add_metric([p.provider_id], p.last_heard)
-    return state, heard, gpus, restarts
+    durations = HistogramMetricFamily(
+        "grpc_server_handling_seconds", "Duration of calls, streams excluded.", labels=labels
+    )
+    for record in calls:
+        values = [record.kind, record.service, record.method]
+        started.add_metric(values, record.started)
+        for code, count in record.codes.items():
+            handled.add_metric([*values, _standard_code(code)], count)
+        _add_durations(durations, values, record)
+    return started, handled, durations
 
 
-def _by_provider(name: str, text: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"{PREFIX}provider_{name}", text, labels=["provider_id"])
+def _add_durations(family: HistogramMetricFamily, labels: list[str], record: Calls) -> None:
+    if record.durations.count:
+        family.add_metric(labels, record.durations.cumulative, record.durations.seconds)
+
+
+def _standard_code(code: str) -> str:
+    """A code as Go spells it."""
+    if code == "CANCELLED":
+        return "Canceled"
+    return code if code == "OK" else code.title().replace("_", "")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from device_api_core.cache import DeviceCache
 from device_api_core.intake import Intake
 from device_api_core.leases import Sign
-from device_api_core.metrics import ProviderObservation
+from device_api_core.observation import ProviderObservation
 
 RUNNING = frozenset({"starting", "running", "silent", "failed"})
 """States of a plugin that this server runs, well or badly."""
@@ -75,8 +75,10 @@ class Roster:
         return tuple(
             ProviderObservation(
                 p.name,
-                connected=p.state == "running",
+                p.state,
                 last_heard=None if p.last_heard is None else p.last_heard / 1e9,
+                silence=self._intake.leases.silence(p.name),
+                lease=p.lease_seconds,
                 gpus=p.gpus,
                 restarts=p.restarts,
                 plugin=p.home != "remote",

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from device_api_core.durations import DELIVERY_SECONDS, Durations
 from device_api_core.errors import DeviceApiError, LimitExceeded, WatchExpired
 
 HISTORY_EVENTS = 4_096
@@ -32,7 +33,7 @@ class Subscription:
     def __init__(self, hub: WatchHub, initial: Iterable[bytes]) -> None:
         self._hub = hub
         self._initial = deque(initial)
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[tuple[float, bytes]] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.error: DeviceApiError | None = None
@@ -56,7 +57,9 @@ class Subscription:
         if self._initial:
             return self._initial.popleft()
         if self._queue:
-            return self._queue.popleft()
+            put, frame = self._queue.popleft()
+            self._hub.deliveries.observed(self._hub.clock() - put)
+            return frame
         if self.error is not None:
             raise self.error.with_traceback(None)
         return None
@@ -75,11 +78,12 @@ class Subscription:
         """The client is gone: free the queue and the slot. Idempotent."""
         self._hub.remove(self)
 
-    def put(self, frame: bytes, limit: int) -> bool:
-        """Queue an event. Returns whether it found room; the hub's business."""
+    def put(self, event: tuple[float, bytes], limit: int) -> bool:
+        """Queue an event with the time of its change. Returns whether it found room; the hub's
+        business."""
         if len(self._queue) >= limit:
             return False
-        self._queue.append(frame)
+        self._queue.append(event)
         self._wake()
         return True
 
@@ -108,7 +112,8 @@ class Subscription:
                 left = seconds
                 # A client that has not read what came before needs no bookmark to resume from.
                 if not self.queued:
-                    self._queue.append(bookmark())
+                    # Not into the queue, whose events are timed.
+                    self._initial.append(bookmark())
                     self._wake()
             self._timer = loop.call_later(left, check)
 
@@ -146,7 +151,7 @@ class WatchHub:
         self._history_bytes = history_bytes
         self._max_watches = max_watches
         self._bookmark_seconds = bookmark_seconds
-        self._clock = clock
+        self.clock = clock
         self._spoken = clock()
         self._history: deque[tuple[int, bytes]] = deque()
         self._history_size = 0
@@ -154,6 +159,8 @@ class WatchHub:
         self._closed: DeviceApiError | None = None
         self.ended_slow = 0
         """Watchers that were ended because they did not keep up, since start."""
+        self.deliveries = Durations(DELIVERY_SECONDS)
+        """Seconds from a change to when a watcher's transport took it."""
 
     def __repr__(self) -> str:
         return f"<WatchHub version={self.version} watchers={self.active}>"
@@ -171,9 +178,10 @@ class WatchHub:
     def publish(self, version: int, frame: bytes) -> None:
         """Queue one event for every subscriber, in the same step in which the change was made."""
         self.version = version
-        self._spoken = self._clock()
+        self._spoken = self.clock()
         self._remember(version, frame)
-        slow = [s for s in self._subscriptions if not s.put(frame, self._queue_events)]
+        event = self._spoken, frame
+        slow = [s for s in self._subscriptions if not s.put(event, self._queue_events)]
         for subscription in slow:
             self.ended_slow += 1
             self._end(
@@ -217,7 +225,7 @@ class WatchHub:
         if bookmarks:
             subscription.bookmark_when_quiet(
                 self._bookmark_seconds,
-                lambda: self._clock() - self._spoken,
+                lambda: self.clock() - self._spoken,
                 lambda: self._encode_bookmark(self.version),
             )
         return subscription

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import selectors
+import shutil
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -68,6 +70,28 @@ def virtual_loop():
     loop = VirtualLoop()
     yield loop
     loop.close()
+
+
+@pytest.fixture(scope="session")
+def promtool():
+    """The path of Prometheus's checker."""
+    return installed("promtool")
+
+
+@pytest.fixture(scope="session")
+def prometheus():
+    """The path of Prometheus."""
+    return installed("prometheus")
+
+
+def installed(program):
+    """The program's path. Without it the test is skipped, except where all must run."""
+    if path := shutil.which(program):
+        return path
+    text = f"{program} is not installed (Debian: apt install prometheus)"
+    if os.environ.get("DEVICE_API_TESTS") == "all":
+        pytest.fail(f"{text}, and DEVICE_API_TESTS=all skips nothing")
+    pytest.skip(text)
 
 
 @pytest.fixture

@@ -61,6 +61,27 @@ def test_reader_waits_while_an_update_is_held(on):
     on(scenario)
 
 
+def test_holds_and_the_waits_for_them_are_timed_but_not_a_free_passage(on):
+    async def scenario(gate):
+        await gate.passage()
+        held = gate.hold("a", ())
+        await asyncio.sleep(1)
+        reader = asyncio.create_task(gate.passage())
+        gone = asyncio.create_task(gate.passage())
+        await asyncio.sleep(2)
+        gone.cancel()
+        await settled()
+        await asyncio.sleep(1)
+        gate.release(held)
+        await reader
+        gate.hold("b", ())
+        await asyncio.sleep(HOLD_SECONDS + 1)
+        assert (gate.waits.count, gate.waits.seconds) == (2, pytest.approx(5))
+        assert (gate.holds.count, gate.holds.seconds) == (2, pytest.approx(4 + HOLD_SECONDS))
+
+    on(scenario)
+
+
 def test_reader_waits_for_all_updates_of_its_arrival_and_for_none_later(on):
     async def scenario(gate):
         first, second = gate.hold("a", ()), gate.hold("b", ())

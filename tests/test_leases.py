@@ -45,6 +45,18 @@ def test_a_silent_provider_is_lost_when_its_lease_ends_and_once(on, lost):
     assert lost == [("a", 30)]
 
 
+def test_silence_is_measured_from_the_last_sign_of_life(on):
+    async def scenario(leases):
+        assert leases.silence("a") is None
+        leases.heard("a")
+        await asyncio.sleep(7)
+        assert leases.silence("a") == pytest.approx(7)
+        leases.heard("a")
+        assert leases.silence("a") == 0
+
+    on(scenario)
+
+
 def test_any_sign_of_life_renews_the_lease(on, lost):
     async def scenario(leases):
         leases.heard("a", lease_seconds=30)

@@ -37,6 +37,25 @@ async def test_a_waiting_reader_gets_the_event_when_it_is_published():
     assert await reader == b"event"
 
 
+def test_events_are_timed_from_their_change_to_their_reader(virtual_loop):
+    async def scenario():
+        hub = hub_of(virtual_loop, bookmark_seconds=5)
+        late, prompt = hub.subscribe([b"initial"]), hub.subscribe([], bookmarks=True)
+        hub.publish(11, b"event")
+        assert await prompt.next() == b"event"
+        await asyncio.sleep(1)
+        hub.publish(12, b"event")
+        await asyncio.sleep(1)
+        assert len(await all_of(late)) == 3
+        await prompt.next()
+        assert (hub.deliveries.count, hub.deliveries.seconds) == (4, pytest.approx(2 + 1 + 1, abs=0.01))
+        # Neither what a watch begins with nor a bookmark is a change.
+        assert await prompt.next() == b"bookmark 12"
+        assert hub.deliveries.count == 4
+
+    virtual_loop.run_until_complete(scenario())
+
+
 async def test_a_reader_that_gives_up_loses_nothing():
     hub = hub_of()
     subscription = hub.subscribe([])

@@ -140,7 +140,7 @@ def _handler(method: Method, metrics: Metrics) -> grpc.RpcMethodHandler[Any, Any
 
 
 def _unary(method: Unary, metrics: Metrics) -> Any:
-    calls = metrics.calls(method.name)
+    calls = metrics.calls(method.service, method.name, method.kind)
 
     async def handle(request: bytes, context: Context) -> bytes:
         try:
@@ -153,7 +153,7 @@ def _unary(method: Unary, metrics: Metrics) -> Any:
 
 
 def _exchange(method: Exchange, metrics: Metrics) -> Any:
-    calls = metrics.calls(method.name)
+    calls = metrics.calls(method.service, method.name, method.kind)
 
     async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
         try:
@@ -165,7 +165,10 @@ def _exchange(method: Exchange, metrics: Metrics) -> Any:
 
 
 def _stream(method: ServerStream, metrics: Metrics) -> Any:
+    calls = metrics.calls(method.service, method.name, method.kind)
+
     async def handle(request: bytes, context: Context) -> None:
+        calls.started += 1
         error: DeviceApiError | None = None
         try:
             stream = await method.open(request)
@@ -177,7 +180,7 @@ def _stream(method: ServerStream, metrics: Metrics) -> Any:
             error = internal(method)
             error.__cause__ = defect
         finally:
-            count_stream(method, error, metrics)
+            count_stream(error, calls)
         # Everything is freed by now: the client may take its time to read the status.
         with suppress(TimeoutError):
             await asyncio.wait_for(_abort(context, error), _ABORT_SECONDS)

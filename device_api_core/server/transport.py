@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from device_api_core.errors import DeviceApiError, SettingsError
 from device_api_core.metrics import Calls, Metrics
@@ -48,6 +48,7 @@ class EventStream(Protocol):
 class Unary:
     """One request, one response."""
 
+    kind: ClassVar[str] = "unary"
     service: str
     name: str
     call: Callable[[bytes], Awaitable[bytes]]
@@ -57,6 +58,7 @@ class Unary:
 class ServerStream:
     """One request, many responses until an error ends them or the client goes."""
 
+    kind: ClassVar[str] = "server_stream"
     service: str
     name: str
     open: Callable[[bytes], Awaitable[EventStream]]
@@ -67,6 +69,7 @@ class Exchange:
     """Many requests, many responses. ``run`` reads the requests, whose end is the caller's
     half-close, and sends responses; it is cancelled when the caller is gone."""
 
+    kind: ClassVar[str] = "bidi_stream"
     service: str
     name: str
     run: Callable[[AsyncIterator[bytes], Callable[[bytes], Awaitable[None]]], Awaitable[None]]
@@ -135,6 +138,7 @@ def load_transport(name: str) -> Transport:
 
 async def recorded(method: Method, call: Awaitable[Result], calls: Calls) -> Result:
     """Wait for a call and record its end. Raises nothing but :class:`DeviceApiError`."""
+    calls.started += 1
     started = time.perf_counter()
     code = "CANCELLED"
     try:
@@ -159,9 +163,9 @@ def internal(method: Method) -> DeviceApiError:
     return DeviceApiError("internal error; the server's log has the details")
 
 
-def count_stream(method: ServerStream, error: DeviceApiError | None, metrics: Metrics) -> None:
-    """Record the end of a stream: how it ended, not how long it was open."""
-    metrics.calls(method.name).ended(error.code if error else "CANCELLED")
+def count_stream(error: DeviceApiError | None, calls: Calls) -> None:
+    """Record the end of a stream; without an error its client has left."""
+    calls.finished(error.code if error else "CANCELLED")
 
 
 def trailing_metadata(error: DeviceApiError) -> Sequence[tuple[str, str]]:

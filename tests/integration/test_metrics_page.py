@@ -1,5 +1,6 @@
 """The documented metrics: every name is there, and really changes."""
 
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +8,15 @@ from pathlib import Path
 import pytest
 from installed import Installed, good
 from process import Server
+from wire import condition
+
+from device_api_core._proto import gpu_pb2
 
 Start = Callable[..., Server]
 
 GAUGES = [
+    "conditions",
+    "conditions_stale",
     "info",
     "cache_gpus_total",
     "cache_gpus_healthy",
@@ -29,12 +35,19 @@ COUNTERS = [
     "grpc_requests_total",
     "grpc_request_duration_seconds_count",
     "grpc_request_duration_seconds_bucket",
+    "watch_delivery_seconds_count",
+    "update_hold_seconds_count",
+    "read_wait_seconds_count",
 ]
 PER_PROVIDER = [
     "provider_connection_state",
     "provider_last_heartbeat_timestamp_seconds",
     "provider_heartbeat_total",
     "provider_gpus_managed",
+    "provider_state",
+    "provider_lease_age_seconds",
+    "provider_lease_seconds",
+    "provider_restarts_total",
 ]
 
 
@@ -160,10 +173,94 @@ def test_calls_are_counted_by_code_and_timed_but_watches_are_not(server: Server)
         assert time.monotonic() < ends
     api.watch("1").ended()
     assert calls("WatchGpus", "OUT_OF_RANGE") == 1
+    api.hold("remote", "gpu-0").cancel()
     labels = [dict(labels) for name, labels in server.metrics() if "duration" in name]
-    assert all(label["method"] != "WatchGpus" for label in labels)
+    assert all(label["method"] not in {"WatchGpus", "Update"} for label in labels)
     buckets = {label["le"] for label in labels if "le" in label}
     assert buckets >= {"0.001", "0.005", "0.01", "0.1", "1.0", "10.0", "+Inf"}
+
+
+def test_calls_have_the_names_that_grpc_dashboards_know(server: Server) -> None:
+    api = server.api()
+    service = "nvidia.device.v1alpha1.GpuService"
+    unary = {"grpc_type": "unary", "grpc_service": service, "grpc_method": "GetGpu"}
+    stream = {"grpc_type": "server_stream", "grpc_service": service, "grpc_method": "WatchGpus"}
+
+    def count(name: str, **labels: str) -> float:
+        found = server.metrics()
+        return found.get((f"grpc_server_{name}", tuple(sorted(labels.items()))), 0.0)
+
+    begun, missing = (
+        count("started_total", **unary),
+        count("handled_total", grpc_code="NotFound", **unary),
+    )
+    timed = count("handling_seconds_count", **unary)
+    with pytest.raises(Exception, match="not found"):
+        api.get("absent")
+    assert count("started_total", **unary) == begun + 1
+    assert count("handled_total", grpc_code="NotFound", **unary) == missing + 1
+    assert count("handling_seconds_count", **unary) == timed + 1
+    opened = count("started_total", **stream)
+    ended = count("handled_total", grpc_code="Canceled", **stream)
+    watch = api.watch(allow_watch_bookmarks=True, send_initial_events=True)
+    watch.next()
+    assert count("started_total", **stream) == opened + 1
+    watch.cancel()
+    ends = time.monotonic() + 5
+    while count("handled_total", grpc_code="Canceled", **stream) == ended:
+        assert time.monotonic() < ends
+    assert count("handling_seconds_count", **stream) == 0
+
+
+def test_held_updates_and_the_reads_that_wait_are_timed(server: Server) -> None:
+    api = server.api()
+    api.register("gpu-held", "holder")
+    holds = server.metric("update_hold_seconds_count")
+    waits = server.metric("read_wait_seconds_count")
+    call = api.hold("holder", "gpu-held")
+    with pytest.raises(Exception, match="(?i)deadline"):
+        api.get("gpu-held", timeout=0.2)
+    call.cancel()
+    ends = time.monotonic() + 5
+    while server.metric("updates_held"):
+        assert time.monotonic() < ends
+    assert server.metric("update_hold_seconds_count") == holds + 1
+    assert server.metric("read_wait_seconds_count") == waits + 1
+    assert server.metric("read_wait_seconds_sum") > 0.1
+    assert server.metric("updates_aborted_total", provider_id="holder") == 1
+    assert server.metric("updates_expired_total", provider_id="holder") == 0
+
+
+def test_a_sick_gpu_can_be_found_by_any_of_its_names(server: Server) -> None:
+    api = server.api()
+    uuid = "GPU-00000000-0000-0000-0000-0000000000aa"
+    api.register("gpu-sick", "finder", spec=gpu_pb2.GpuSpec(uuid=uuid, pci_bus_id="0000:1b:00.0"))
+    bad = condition("Pump", "False", reason='Stuck "hard"\n')
+    api.set_status("gpu-sick", bad, provider_id="finder", recommended_action="COMPONENT_RESET")
+    labels = {"gpu": "gpu-sick", "uuid": uuid, "pci_bus_id": "0000:1b:00.0"}
+    labels |= {"reason": 'Stuck "hard"\n', "action": "COMPONENT_RESET"}
+    assert server.metric("gpu_unhealthy", **labels) == 1
+    assert server.metric("conditions", type="Pump", status="False", provider_id="finder") == 1
+    api.set("gpu-sick", "Pump", "True", "finder")
+    assert server.metric("gpu_unhealthy", **labels) == 0
+
+
+def test_the_names_follow_prometheus_conventions(nvml_server: Server, promtool: str) -> None:
+    api = nvml_server.api()
+    api.register("gpu-0", "remote")
+    api.set("gpu-0", "Pump", "False", "remote")
+    api.heartbeat("remote")
+    api.hold("remote").cancel()
+    _, text = nvml_server.http("/metrics")
+    checked = subprocess.run(
+        [promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=30
+    )
+    findings = (checked.stdout + checked.stderr).splitlines()
+    # Gauges whose names are the reference's; nothing else is excused.
+    assert {finding.split()[0] for finding in findings} == {
+        "device_api_server_cache_gpus_total",
+        "device_api_server_nvml_gpu_count",
+    }
 
 
 def test_providers_are_shown_one_by_one(server: Server) -> None:

@@ -146,6 +146,7 @@ class WatchCall(RequestCall):
     async def _open(self, request: bytes) -> None:
         method = self.route.method
         assert isinstance(method, ServerStream)
+        self.route.began()
         try:
             stream = await method.open(request)
         except DeviceApiError as error:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from device_api_core.errors import DeviceApiError
 from device_api_core.metrics import Calls, Metrics
-from device_api_core.server.transport import Method, ServerStream, count_stream, recorded
+from device_api_core.server.transport import Method, count_stream, recorded
 
 Result = TypeVar("Result")
 
@@ -18,21 +18,24 @@ class Route:
     """One method."""
 
     method: Method
-    metrics: Metrics
     calls: Calls
 
     async def recorded(self, call: Awaitable[Result]) -> Result:
         """Wait for a call and record its end. Raises nothing but ``DeviceApiError``."""
         return await recorded(self.method, call, self.calls)
 
+    def began(self) -> None:
+        """Record the beginning of a watch."""
+        self.calls.started += 1
+
     def ended(self, error: DeviceApiError | None) -> None:
         """Record the end of a watch."""
-        assert isinstance(self.method, ServerStream)
-        count_stream(self.method, error, self.metrics)
+        count_stream(error, self.calls)
 
 
 def routes(methods: Iterable[Method], metrics: Metrics) -> dict[bytes, Route]:
     """The methods by path."""
     return {
-        f"/{m.service}/{m.name}".encode(): Route(m, metrics, metrics.calls(m.name)) for m in methods
+        f"/{m.service}/{m.name}".encode(): Route(m, metrics.calls(m.service, m.name, m.kind))
+        for m in methods
     }

@@ -1,0 +1,138 @@
+"""Writes docs/metrics.md from the code: ``python tools/metrics_page.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import Metric
+
+from device_api_core.conditions import LAPSED_REASONS, new_health, set_condition
+from device_api_core.durations import DELIVERY_SECONDS, Durations
+from device_api_core.entries import Entry
+from device_api_core.leases import MAX_PROVIDERS
+from device_api_core.metrics import Metrics
+from device_api_core.observation import (
+    MAX_CONDITION_KINDS,
+    MAX_LABEL_BYTES,
+    OTHER,
+    PREFIX,
+    PROVIDER_STATES,
+    Observation,
+    ProviderObservation,
+)
+from device_api_core.resources import Condition, ConditionStatus, GpuSpec
+from device_api_core.validation import MAX_GPUS
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
+
+_LABELS = {
+    "action": "the recommended action; free text is `CUSTOM`, none is `NONE`: at most 9",
+    "code": "gRPC's status codes, `NOT_FOUND`: at most 17",
+    "gpu": f"the GPU's name: at most {MAX_GPUS:,}, and only while it is unhealthy",
+    "grpc_code": "the same as Go spells them, `NotFound`",
+    "grpc_method": "the methods of the API",
+    "grpc_service": "the services of the API",
+    "grpc_type": "`unary`, `server_stream`, `bidi_stream`",
+    "method": "the methods of the API",
+    "node": "`--node-name`: one",
+    "operation": "the four kinds of writes; the reference's fifth, `set`, is no call of this API",
+    "pci_bus_id": "goes with `gpu`",
+    "provider_id": f"at most {MAX_PROVIDERS}, and the plugins that run",
+    "python_version": "one",
+    "reason": f"of `conditions_stale`: {', '.join(f'`{r}`' for r in sorted(LAPSED_REASONS))}. Of "
+    f"`gpu_unhealthy`: the provider's, cut after {MAX_LABEL_BYTES} bytes; goes with `gpu`",
+    "state": ", ".join(f"`{state}`" for state in PROVIDER_STATES),
+    "status": "`True`, `False`, `Unknown`",
+    "type": "of `watch_events_total`: `ADDED`, `MODIFIED`, `DELETED`. Of `conditions`: the "
+    f"condition's, for at most {MAX_CONDITION_KINDS} pairs of type and provider; further ones are "
+    f"counted together as type `{OTHER}`",
+    "uuid": "goes with `gpu`",
+    "version": "one",
+}
+
+_HEAD = f"""# Metrics
+
+Generated from the code by `tools/metrics_page.py` (`make fix`); a test compares. Served as
+`/metrics` on `--metrics-port`.
+
+Names without another prefix begin with `{PREFIX}`. Gauges are read from the state at
+the moment of the scrape and agree with one another. Counters start at 0 with each start of the
+server.
+
+| Metric | Type | Labels | Meaning |
+| --- | --- | --- | --- |
+"""
+
+_MIDDLE = """
+`process_*`, `python_info` and `python_gc_*` come with them.
+`cache_gpus_total` and `nvml_gpu_count` are gauges in spite of their names, which are the reference's.
+
+## Labels
+
+Every label is bounded, so that no provider and no caller can grow the page without end.
+
+| Label | Values |
+| --- | --- |
+"""
+
+
+def registry() -> CollectorRegistry:
+    """Every metric of a daemon, each with a sample."""
+    metrics = Metrics(CollectorRegistry(), version="1", node="n")
+    for family in vars(metrics).values():
+        if isinstance(family, Counter) and family._labelnames:
+            family.labels(*("x" for _ in family._labelnames))
+    metrics.calls("Service", "Method", "unary").finished("OK", 0.1)
+    provider = ProviderObservation("p", "running", 0.0, 0.0, 30.0, 1, 0, plugin=True)
+    broken = Condition("FanHealthy", ConditionStatus.FALSE, "Stuck")
+    health = set_condition(new_health(0), broken, 0)
+    gpu = Entry("gpu-0", GpuSpec(), frozenset(), health)
+    metrics.observe(
+        lambda: Observation(
+            gpus=(gpu,),
+            resource_version=1,
+            watches=0,
+            watches_ended_slow=0,
+            deepest_watch_queue=0,
+            deliveries=Durations(DELIVERY_SECONDS),
+            updates_held=0,
+            holds=Durations(),
+            readers_parked=0,
+            read_waits=Durations(),
+            state_write_failures=0,
+            ready=True,
+            providers=(provider,),
+        )
+    )
+    return metrics.registry
+
+
+def page() -> str:
+    """The page's text."""
+    families = sorted(registry().collect(), key=lambda f: (not f.name.startswith(PREFIX), f.name))
+    labels = sorted({label for family in families for label in labels_of(family)})
+    rows = (f"| `{label}` | {_LABELS[label]} |\n" for label in labels)
+    return "".join([_HEAD, *map(_row, families), _MIDDLE, *rows])
+
+
+def labels_of(family: Metric) -> Iterable[str]:
+    """Its labels, without the bounds of a histogram's buckets."""
+    return dict.fromkeys(label for s in family.samples for label in s.labels if label != "le")
+
+
+def name_of(family: Metric) -> str:
+    """The name that a query uses."""
+    suffix = "_total" if family.type == "counter" else ""
+    return family.name + suffix
+
+
+def _row(family: Metric) -> str:
+    name = name_of(family).removeprefix(PREFIX)
+    labels = ", ".join(labels_of(family))
+    return f"| `{name}` | {family.type} | {labels} | {family.documentation} |\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
