@@ -168,10 +168,12 @@ class Intake:
 
     def heard(self, provider_id: str, *, lease_seconds: float | None = None) -> Sign:
         """Note a sign of life, and grant a lease if the rules or the caller ask for one."""
-        if self._require_heartbeat and lease_seconds is None:
-            known = self.leases.get(provider_id)
-            if known is None or known.lease_seconds is None:
-                lease_seconds = self._heartbeat_lease_seconds
+        known = self.leases.get(provider_id)
+        if known is None:
+            self._metrics.know_provider(provider_id)
+        unleased = known is None or known.lease_seconds is None
+        if self._require_heartbeat and lease_seconds is None and unleased:
+            lease_seconds = self._heartbeat_lease_seconds
         return self.leases.heard(provider_id, lease_seconds=lease_seconds)
 
     def heartbeat(self, provider_id: str, gpus: Sequence[str], life: Life) -> bool:

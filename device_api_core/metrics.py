@@ -101,15 +101,25 @@ class Metrics:
         """Read the gauges from ``source`` at every scrape."""
         self.registry.register(StateCollector(source, self._info))
 
+    def know_provider(self, provider_id: str) -> None:
+        """Begin the series of a provider at 0: a rate does not see a first event that is also the
+        first sample."""
+        for family in self._by_provider:
+            family.labels(provider_id)
+
     def forget_provider(self, provider_id: str) -> None:
         """Drop the series of a provider that is gone for good."""
-        for family in (
+        for family in self._by_provider:
+            family.remove(provider_id)
+
+    @property
+    def _by_provider(self) -> tuple[Counter, ...]:
+        return (
             self.updates_aborted,
             self.updates_expired,
             self.heartbeats,
             self.heartbeat_timeouts,
-        ):
-            family.remove(provider_id)
+        )
 
 
 class _Counts(Collector):

@@ -67,7 +67,8 @@ server.
 
 _MIDDLE = """
 `process_*`, `python_info` and `python_gc_*` come with them.
-`cache_gpus_total` and `nvml_gpu_count` are gauges in spite of their names, which are the reference's.
+`cache_gpus_total` and `nvml_gpu_count` are gauges in spite of their names, which are the
+reference's.
 
 ## Labels
 

@@ -273,6 +273,10 @@ def test_providers_are_shown_one_by_one(server: Server) -> None:
         return server.metric(f"provider_{name}", provider_id="seen")
 
     assert (of("connection_state"), of("gpus_managed"), of("heartbeat_total")) == (1, 1, 1)
+    names = {name for name, labels in server.metrics() if ("provider_id", "seen") in labels}
+    for counter in ("updates_expired", "updates_aborted", "provider_heartbeat_timeout"):
+        # At 0, so that a rate sees the first one.
+        assert f"device_api_server_{counter}_total" in names
     first = of("last_heartbeat_timestamp_seconds")
     assert abs(first - time.time()) < 60
     api.heartbeat("seen")
