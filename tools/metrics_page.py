@@ -55,7 +55,7 @@ _LABELS = {
 _HEAD = f"""# Metrics
 
 Generated from the code by `tools/metrics_page.py` (`make fix`); a test compares. Served as
-`/metrics` on `--metrics-port`.
+`/metrics` on `--metrics-port`. [Alerts](runbooks/README.md) are made of them.
 
 Names without another prefix begin with `{PREFIX}`. Gauges are read from the state at
 the moment of the scrape and agree with one another. Counters start at 0 with each start of the

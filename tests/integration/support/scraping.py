@@ -1,0 +1,102 @@
+"""A real Prometheus that scrapes a real server and evaluates the chart's rules."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+CHART = Path(__file__).resolve().parents[3] / "charts" / "device-api-server"
+JOB = "device-api-server-metrics"
+
+Found = TypeVar("Found")
+
+
+class Prometheus:
+    """A running Prometheus. It scrapes and evaluates every half second."""
+
+    def __init__(self, program: str, directory: Path, target: str, rules: Iterable[Path]) -> None:
+        directory.mkdir()
+        config = {
+            "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
+            "rule_files": [str(path) for path in rules],
+            "scrape_configs": [{"job_name": JOB, "static_configs": [{"targets": [target]}]}],
+        }
+        (directory / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        address = f"127.0.0.1:{_free_port()}"
+        self._url = f"http://{address}"
+        with (directory / "log").open("w") as log:
+            self._process = subprocess.Popen(
+                [
+                    program,
+                    f"--config.file={directory / 'prometheus.yml'}",
+                    f"--storage.tsdb.path={directory / 'data'}",
+                    f"--web.listen-address={address}",
+                ],
+                stderr=log,
+            )
+        self._log = directory / "log"
+
+    def __enter__(self) -> Prometheus:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait(10)
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The series that an expression gives now."""
+        return list(self._get("query", query=expression)["result"])
+
+    def query_range(self, expression: str, start: float, end: float) -> list[dict[str, Any]]:
+        """The same over a time, each second."""
+        found = self._get("query_range", query=expression, start=start, end=end, step=1)
+        return list(found["result"])
+
+    def alerts(self, name: str = "") -> list[dict[str, Any]]:
+        """The alerts that are pending or firing."""
+        active = self._get("alerts")["alerts"]
+        return [a for a in active if not name or a["labels"]["alertname"] == name]
+
+    def wait(self, look: Callable[[], Found], seconds: float = 30.0) -> Found:
+        """What ``look`` finds, as soon as it finds something."""
+        ends = time.monotonic() + seconds
+        while True:
+            try:
+                if found := look():
+                    return found
+            except OSError:
+                assert self._process.poll() is None, self._log.read_text()
+            assert time.monotonic() < ends, self._log.read_text()[-2_000:]
+            time.sleep(0.1)
+
+    def _get(self, path: str, **parameters: object) -> dict[str, Any]:
+        url = f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return dict(json.load(answer)["data"])
+
+
+def impatient(rules: Path, into: Path) -> Path:
+    """The same rules, but an alert need not last before it fires."""
+    groups = yaml.safe_load(rules.read_text(encoding="utf-8"))
+    for group in groups["groups"]:
+        group["name"] += "-impatient"
+        for rule in group["rules"]:
+            rule.pop("for", None)
+            rule["alert"] = f"Impatient{rule['alert']}"
+    into.write_text(yaml.safe_dump(groups), encoding="utf-8")
+    return into
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
