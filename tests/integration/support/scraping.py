@@ -52,9 +52,10 @@ class Prometheus:
         self._process.kill()
         self._process.wait(10)
 
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """The series that an expression gives now."""
-        return list(self._get("query", query=expression)["result"])
+    def query(self, expression: str, at: float | None = None) -> list[dict[str, Any]]:
+        """The series that an expression gives, now or at a Unix time."""
+        when = {} if at is None else {"time": at}
+        return list(self._get("query", query=expression, **when)["result"])
 
     def query_range(self, expression: str, start: float, end: float) -> list[dict[str, Any]]:
         """The same over a time, each second."""
