@@ -19,7 +19,6 @@ from device_api_core.errors import Unavailable
 from device_api_core.events import EventLog
 from device_api_core.intake import HEARTBEAT_LEASE_SECONDS, MAX_HOLD_SECONDS, Intake
 from device_api_core.metrics import Metrics
-from device_api_core.observation import Observation
 from device_api_core.plugins.discovery import Plugin, discover, named
 from device_api_core.plugins.homes import Home
 from device_api_core.plugins.process import ProcessHome
@@ -30,6 +29,7 @@ from device_api_core.roster import Roster
 from device_api_core.server.admin import Admin, ServerFacts
 from device_api_core.server.doors import Doors
 from device_api_core.server.http import HttpEndpoint
+from device_api_core.server.observer import Observer
 from device_api_core.server.pages import Pages, health_pages, metrics_pages
 from device_api_core.server.provider_service import ProviderService
 from device_api_core.server.services import GpuService
@@ -153,7 +153,17 @@ class Daemon:
         self._facts = ServerFacts(__version__, settings.node, clock.wall())
         self._listening: list[Listening] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self.metrics.observe(self._observe)
+        self._observer = Observer(
+            self.cache,
+            hub=self._hub,
+            intake=self.intake,
+            roster=self._roster,
+            events=self._events,
+            readiness=self.readiness,
+            ceiling=self._ceiling,
+            facts=self._facts,
+        )
+        self.metrics.observe(self._observer.observe)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.metrics.registry)
 
@@ -168,7 +178,7 @@ class Daemon:
         async with AsyncExitStack() as stack:
             stack.callback(self._ceiling.close)
             # First, so that these pages answer to the end: a server that drains is alive.
-            pages = health_pages(self.readiness)
+            pages = health_pages(self.readiness, self._observer)
             health = await self._serve_http(stack, settings.health_port, pages)
             pages = metrics_pages(self.metrics.registry)
             metrics = await self._serve_http(stack, settings.metrics_port, pages)
@@ -270,23 +280,6 @@ class Daemon:
             task = asyncio.get_running_loop().create_task(listening.set_serving(ready))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-
-    def _observe(self) -> Observation:
-        return Observation(
-            gpus=self.cache.entries,
-            resource_version=self.cache.version,
-            watches=self._hub.active,
-            watches_ended_slow=self._hub.ended_slow,
-            deepest_watch_queue=self._hub.deepest_queue,
-            deliveries=self._hub.deliveries,
-            updates_held=self.intake.gate.held,
-            holds=self.intake.gate.holds,
-            readers_parked=self.intake.gate.parked,
-            read_waits=self.intake.gate.waits,
-            state_write_failures=self._ceiling.failures,
-            ready=self.readiness.ready,
-            providers=self._roster.observations(),
-        )
 
 
 def build(settings: Settings) -> Daemon:

@@ -70,8 +70,14 @@ class Roster:
         """Whether the provider is a plugin that this server runs."""
         return any(p.name == provider_id and p.state in RUNNING for p in self._running())
 
+    def active(self) -> list[ProviderStatus]:
+        """Those that run, here or elsewhere, well or badly. Unlike :meth:`statuses` it imports
+        nothing."""
+        joined = self._joined(self._running())
+        return [p for p in joined if p.home == "remote" or p.state in RUNNING]
+
     def observations(self) -> tuple[ProviderObservation, ...]:
-        """The same for the metrics; installed plugins that do not run are left out."""
+        """The same for the metrics."""
         return tuple(
             ProviderObservation(
                 p.name,
@@ -83,8 +89,7 @@ class Roster:
                 restarts=p.restarts,
                 plugin=p.home != "remote",
             )
-            for p in self._joined(self._running())
-            if p.home == "remote" or p.state in RUNNING
+            for p in self.active()
         )
 
     def _remote(self, sign: Sign) -> ProviderStatus:

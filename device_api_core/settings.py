@@ -51,7 +51,9 @@ class Settings:
         "Then whoever can read health can also forge it.",
     )
     http_address: str = _setting("127.0.0.1", "Host of the health and metrics ports.")
-    health_port: int = _setting(8081, "HTTP port of /healthz, /livez and /readyz; 0 picks one.")
+    health_port: int = _setting(
+        8081, "HTTP port of /healthz, /livez, /readyz and /statusz; 0 picks one."
+    )
     metrics_port: int = _setting(9090, "HTTP port of /metrics; 0 picks one.")
     shutdown_timeout: float = _setting(
         30.0, "Seconds for running calls and providers to finish at the end."

@@ -146,10 +146,10 @@ class WatchHub:
         self.version = version
         self._floor = version
         self._encode_bookmark = encode_bookmark
-        self._queue_events = queue_events
+        self.queue_events = queue_events
         self._history_events = history_events
         self._history_bytes = history_bytes
-        self._max_watches = max_watches
+        self.max_watches = max_watches
         self._bookmark_seconds = bookmark_seconds
         self.clock = clock
         self._spoken = clock()
@@ -181,13 +181,13 @@ class WatchHub:
         self._spoken = self.clock()
         self._remember(version, frame)
         event = self._spoken, frame
-        slow = [s for s in self._subscriptions if not s.put(event, self._queue_events)]
+        slow = [s for s in self._subscriptions if not s.put(event, self.queue_events)]
         for subscription in slow:
             self.ended_slow += 1
             self._end(
                 subscription,
                 LimitExceeded(
-                    f"the watcher fell {self._queue_events} events behind and was ended: list "
+                    f"the watcher fell {self.queue_events} events behind and was ended: list "
                     "again and watch from that version",
                     reason=SLOW_WATCHER,
                 ),
@@ -215,8 +215,8 @@ class WatchHub:
         if self._closed is not None:
             # Raised many times, it would collect a longer traceback each time.
             raise self._closed.with_traceback(None)
-        if self.active >= self._max_watches:
-            raise LimitExceeded(f"all {self._max_watches} watches are in use", reason=WATCHER_LIMIT)
+        if self.active >= self.max_watches:
+            raise LimitExceeded(f"all {self.max_watches} watches are in use", reason=WATCHER_LIMIT)
         frames = list(initial) if since is None else self._after(since)
         if bookmark_initial:
             frames.append(self._encode_bookmark(self.version))

@@ -84,6 +84,14 @@ def prometheus():
     return installed("prometheus")
 
 
+@pytest.fixture(scope="session")
+def chromium():
+    """The path of a browser. It is large, so that it is nowhere required."""
+    if path := shutil.which("chromium"):
+        return path
+    pytest.skip("chromium is not installed (Debian: apt install chromium)")
+
+
 def installed(program):
     """The program's path. Without it the test is skipped, except where all must run."""
     if path := shutil.which(program):

@@ -1,4 +1,4 @@
-"""/healthz, /livez, /readyz and /metrics over HTTP/1.1, on the event loop that owns the state.
+"""Pages and streams of events over HTTP/1.1, on the event loop that owns the state.
 
 Answering at all shows that the loop turns, which is what liveness means here; a provider that hangs
 in a vendor call does not touch it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -27,11 +27,14 @@ _READ_BYTES = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An answer: status, body, content type."""
+    """An answer: status, body, content type, further headers. With a ``stream`` the body goes on
+    with what it gives, until it ends or the peer goes."""
 
     status: HTTPStatus
     body: bytes
     content_type: str = _TEXT
+    headers: tuple[tuple[str, str], ...] = ()
+    stream: AsyncGenerator[bytes, None] | None = None
 
 
 class HttpEndpoint:
@@ -100,6 +103,9 @@ class HttpEndpoint:
                     page = self._page_for(request)
                     head = request.method == b"HEAD"
                     await _send(connection, writer, page, head=head)
+                if page.stream is not None and not head:
+                    await _follow(connection, reader, writer, page.stream)
+                    return
             except h11.RemoteProtocolError as error:
                 await _refuse(connection, writer, error)
                 return
@@ -149,16 +155,46 @@ async def _send(
 ) -> None:
     headers = [
         ("content-type", page.content_type),
-        ("content-length", str(len(page.body))),
         ("cache-control", "no-store"),
+        *page.headers,
     ]
+    if page.stream is None:
+        headers.append(("content-length", str(len(page.body))))
     response = h11.Response(status_code=page.status, headers=headers, reason=page.status.phrase)
     parts = [connection.send(response)]
     if not head:
         parts.append(connection.send(h11.Data(data=page.body)))
-    parts.append(connection.send(h11.EndOfMessage()))
+    if head or page.stream is None:
+        parts.append(connection.send(h11.EndOfMessage()))
     writer.write(b"".join(part for part in parts if part))
     await writer.drain()
+
+
+async def _follow(
+    connection: h11.Connection,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    stream: AsyncGenerator[bytes, None],
+) -> None:
+    """Send what the stream gives. A peer that closes, says anything more or does not read ends
+    it."""
+    task = asyncio.current_task()
+    assert task is not None
+
+    def end(_: object) -> None:
+        task.cancel()
+
+    gone = asyncio.create_task(reader.read(1))
+    gone.add_done_callback(end)
+    try:
+        async for part in stream:
+            writer.write(connection.send(h11.Data(data=part)) or b"")
+            async with asyncio.timeout(_IDLE_SECONDS):
+                await writer.drain()
+    finally:
+        gone.remove_done_callback(end)
+        gone.cancel()
+        await stream.aclose()
 
 
 async def _refuse(

@@ -10,13 +10,15 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from device_api_core.readiness import Readiness
 from device_api_core.server.http import Page
+from device_api_core.server.observer import Observer
+from device_api_core.server.statusz import Statusz
 
 Pages = Mapping[str, Callable[[], Page]]
 
 
-def health_pages(readiness: Readiness) -> Pages:
+def health_pages(readiness: Readiness, observer: Observer) -> Pages:
     """``/healthz`` and ``/livez`` say that the event loop turns, ``/readyz`` that reads are
-    answered."""
+    answered; ``/statusz`` is for people."""
 
     def alive() -> Page:
         return Page(HTTPStatus.OK, b"ok\n")
@@ -28,7 +30,14 @@ def health_pages(readiness: Readiness) -> Pages:
         text = waiting if waiting == "shutting down" else f"not ready: {waiting}"
         return Page(HTTPStatus.SERVICE_UNAVAILABLE, f"{text}\n".encode())
 
-    return {"/healthz": alive, "/livez": alive, "/readyz": ready}
+    statusz = Statusz(observer)
+    return {
+        "/healthz": alive,
+        "/livez": alive,
+        "/readyz": ready,
+        "/statusz": statusz.page,
+        "/statusz/events": statusz.live,
+    }
 
 
 def metrics_pages(registry: CollectorRegistry) -> Pages:

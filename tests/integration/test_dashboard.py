@@ -112,7 +112,7 @@ def test_draw_the_picture_of_the_documentation(prometheus: str) -> None:
     with scraped(prometheus) as (node, server, source):
         api = server.api()
         began = time.time()
-        watches = [api.watch() for _ in range(20)]
+        watches = [api.watch(timeout=300) for _ in range(20)]
         for second in range(100):
             api.list()
             if second in {20, 50}:

@@ -90,7 +90,7 @@ class _Panel:
             shown = options.get("renameByName", {}).get(name, name)
             yield _text(x, y, shown, weight="bold", fill="#57606a")
             for line, row in enumerate(rows[:_MAX_ROWS], 1):
-                yield _text(x, y + 18 * line, row.get(name, "")[: int(step / 6)])
+                yield _text(x, y + 18 * line, row.get(name, "")[: int(step / 6.5)])
 
     def _lines(self, source: Prometheus, start: float, end: float) -> Iterator[str]:
         lines = self._fetched(source, start, end)
