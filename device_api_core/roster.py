@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from device_api_core.cache import DeviceCache
 from device_api_core.intake import Intake
@@ -37,6 +38,14 @@ class ProviderStatus:
     types: tuple[str, ...] = ()
 
 
+@dataclass(slots=True)
+class _Holdings:
+    """The GPUs that a provider registered or reports on, and the types of what it says."""
+
+    gpus: int = 0
+    types: set[str] = field(default_factory=set)
+
+
 class Roster:
     """Joins what the supervisor knows of plugins with what the intake knows of everybody."""
 
@@ -58,13 +67,26 @@ class Roster:
         return self._joined(await self._plugins())
 
     def _joined(self, here: Sequence[ProviderStatus]) -> list[ProviderStatus]:
-        plugins = [self._with_life(p) for p in here]
+        held = self._holdings()
+        plugins = [self._with_life(p, held) for p in here]
         names = {p.name for p in plugins if p.state in RUNNING}
         signs = [s for s in self._intake.leases.signs if s.provider_id not in names]
         elsewhere = {sign.provider_id for sign in signs}
         kept = [p for p in plugins if p.name not in elsewhere]
         signs.sort(key=lambda sign: sign.provider_id)
-        return kept + [self._with_life(self._remote(sign)) for sign in signs]
+        return kept + [self._with_life(_remote(sign, held), held) for sign in signs]
+
+    def _holdings(self) -> defaultdict[str, _Holdings]:
+        """What each provider has in the cache, found in one pass: there may be many of both."""
+        held: defaultdict[str, _Holdings] = defaultdict(_Holdings)
+        for entry in self._cache.entries:
+            owners = set(entry.registrants)
+            for condition in entry.health.conditions:
+                owners.add(condition.provider_id)
+                held[condition.provider_id].types.add(condition.type)
+            for owner in owners:
+                held[owner].gpus += 1
+        return held
 
     def runs(self, provider_id: str) -> bool:
         """Whether the provider is a plugin that this server runs."""
@@ -92,27 +114,27 @@ class Roster:
             for p in self.active()
         )
 
-    def _remote(self, sign: Sign) -> ProviderStatus:
-        state = "lost" if sign.lapsed else "running"
-        reason = "its lease ran out" if sign.lapsed else ""
-        owned = (e.health.of(sign.provider_id) for e in self._cache.entries)
-        return ProviderStatus(
-            sign.provider_id,
-            "remote",
-            state,
-            reason,
-            synced=sign.synced,
-            summary=sign.summary,
-            types=tuple(sorted({c.type for conditions in owned for c in conditions})),
-        )
-
-    def _with_life(self, status: ProviderStatus) -> ProviderStatus:
+    def _with_life(
+        self, status: ProviderStatus, held: defaultdict[str, _Holdings]
+    ) -> ProviderStatus:
         sign = self._intake.leases.get(status.name)
         if sign is None or (status.home != "remote" and status.state not in RUNNING):
             return status
         return replace(
             status,
-            gpus=len(self._cache.owned_by(status.name)),
+            gpus=held[status.name].gpus,
             last_heard=sign.heard_at,
             lease_seconds=sign.lease_seconds,
         )
+
+
+def _remote(sign: Sign, held: defaultdict[str, _Holdings]) -> ProviderStatus:
+    return ProviderStatus(
+        sign.provider_id,
+        "remote",
+        "lost" if sign.lapsed else "running",
+        "its lease ran out" if sign.lapsed else "",
+        synced=sign.synced,
+        summary=sign.summary,
+        types=tuple(sorted(held[sign.provider_id].types)),
+    )

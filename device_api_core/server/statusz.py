@@ -74,6 +74,12 @@ class Statusz:
                 await asyncio.sleep(_TICK_SECONDS)
         finally:
             self._viewers -= 1
+            if not self._viewers:
+                # What is shown may be a megabyte; nobody looks at it now.
+                self._texts.clear()
+                self._frames.clear()
+                self._gpus_version = -1
+                self._looked = float("-inf")
 
     def _look(self) -> None:
         now = time.monotonic()
