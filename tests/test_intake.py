@@ -142,8 +142,10 @@ def test_an_update_that_expires_is_dropped_and_its_true_doubted(on):
         with pytest.raises(UpdateAborted):
             world.intake.commit(held, [change("g", "X", TRUE)])
         world.intake.abort(held, "again")
-        assert world.counted("updates_aborted") == 1
+        assert world.counted("updates_aborted") == world.counted("updates_expired") == 1
         assert world.reasons().count("UpdateAborted") == 2  # the GPU's change, and the abort
+        world.intake.abort(world.intake.hold("b", ()), "in time")
+        assert world.counted("updates_expired", by="b") == 0
 
     on(scenario)
 
