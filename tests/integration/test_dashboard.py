@@ -2,11 +2,9 @@
 
 import json
 import math
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,7 +12,7 @@ import pytest
 from device_api_fake_nvml import FakeNode
 from picture import draw, expression
 from process import Server
-from scraping import CHART, Prometheus
+from scraping import CHART, Prometheus, scraped
 from wire import Api
 
 DASHBOARD = json.loads((CHART / "dashboards" / "device-api-server.json").read_text("utf-8"))
@@ -25,23 +23,6 @@ TARGETS = [
     for panel in PANELS
     for target in panel["targets"]
 ]
-
-
-@contextmanager
-def scraped(program: str) -> Iterator[tuple[FakeNode, Server, Prometheus]]:
-    """A simulated node of eight GPUs, its server, and the Prometheus that watches it."""
-    with tempfile.TemporaryDirectory(prefix="dapi-") as path:
-        directory = Path(path)
-        node = FakeNode.create(directory / "node", gpus=8)
-        flags = ("--provider=nvml", f"--nvml-driver-root={node.root}", "--node-name=node-7")
-        with Server(directory, *flags) as server:
-            # A rate needs a first sample to start from.
-            server.wait_serving().api().list()
-            target = server.addresses["metrics"]
-            with Prometheus(program, directory / "tsdb", target, ()) as prometheus:
-                prometheus.wait(lambda: prometheus.query("device_api_server_info"))
-                yield node, server, prometheus
-        assert not server.tracebacks, server.text
 
 
 def trouble(node: FakeNode, server: Server, api: Api) -> None:

@@ -1,59 +1,54 @@
 """From a fault of a GPU to an alert: simulated NVML, the real server, a real Prometheus."""
 
-import tempfile
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from device_api_fake_nvml import FakeNode
-from process import Server
-from scraping import CHART, JOB, Prometheus, impatient
+from process import environment
+from scraping import CHART, JOB, Prometheus, Scraped, impatient, scraped
 
 from device_api_core.resources import ConditionStatus
 
+PROGRAM = str(Path(sys.executable).with_name("device-api"))
+RUNBOOKS = Path(__file__).resolve().parents[2] / "docs" / "runbooks"
 GPUS = 8
 SICK = 3
 
 
-class Watched:
-    """A simulated node, its server, and the Prometheus that watches it."""
-
-    def __init__(self, node: FakeNode, server: Server, prometheus: Prometheus) -> None:
-        self.node = node
-        self.server = server
-        self.prometheus = prometheus
-
-    def value(self, expression: str) -> float | None:
-        """The value of a series; None if there is none."""
-        found = self.prometheus.query(expression)
-        return float(found[0]["value"][1]) if found else None
+def blocks(language: str, start: str = "") -> list[str]:
+    """Each different line of the runbooks' examples."""
+    text = "".join(page.read_text(encoding="utf-8") for page in sorted(RUNBOOKS.glob("*.md")))
+    found = re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+    lines = [line for block in found for line in block.splitlines()]
+    return sorted({line for line in lines if line.startswith(start)})
 
 
 @pytest.fixture(scope="module")
-def watched(prometheus: str) -> Iterator[Watched]:
-    with tempfile.TemporaryDirectory(prefix="dapi-") as path:
-        directory = Path(path)
-        node = FakeNode.create(directory / "node", gpus=GPUS)
-        flags = ("--provider=nvml", f"--nvml-driver-root={node.root}", "--node-name=node-7")
-        with Server(directory, *flags) as server:
-            server.wait_serving()
-            rules = list((CHART / "rules").glob("*.yaml"))
-            hasty = impatient(CHART / "rules" / "alerts.yaml", directory / "impatient.yaml")
-            target = server.addresses["metrics"]
-            with Prometheus(prometheus, directory / "tsdb", target, [*rules, hasty]) as scraper:
-                yield Watched(node, server, scraper)
-        assert not server.tracebacks, server.text
+def watched(prometheus: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
+    rules = CHART / "rules"
+    hasty = impatient(rules / "alerts.yaml", tmp_path_factory.mktemp("rules") / "impatient.yaml")
+    with scraped(prometheus, [*rules.glob("*.yaml"), hasty]) as running:
+        yield running
 
 
-def test_a_healthy_node_raises_no_alert(watched: Watched) -> None:
+def value(source: Prometheus, expression: str) -> float | None:
+    """The value of a series; None if there is none."""
+    found = source.query(expression)
+    return float(found[0]["value"][1]) if found else None
+
+
+def test_a_healthy_node_raises_no_alert(watched: Scraped) -> None:
     healthy = "device_api_server_cache_gpus_healthy"
-    watched.prometheus.wait(lambda: watched.value(healthy) == GPUS)
-    watched.prometheus.wait(lambda: watched.value(f"job:{healthy}:sum") == GPUS)
-    assert watched.value(f'up{{job="{JOB}"}}') == 1
+    watched.prometheus.wait(lambda: value(watched.prometheus, healthy) == GPUS)
+    watched.prometheus.wait(lambda: value(watched.prometheus, f"job:{healthy}:sum") == GPUS)
+    assert value(watched.prometheus, f'up{{job="{JOB}"}}') == 1
     assert watched.prometheus.alerts() == []
 
 
-def test_an_xid_raises_the_alerts_that_name_the_gpu(watched: Watched) -> None:
+def test_an_xid_raises_the_alerts_that_name_the_gpu(watched: Scraped) -> None:
     watched.node.inject_xid(SICK, 79)
     # As the chart has them they wait a minute first.
     pending = watched.prometheus.wait(
@@ -83,10 +78,32 @@ def test_an_xid_raises_the_alerts_that_name_the_gpu(watched: Watched) -> None:
         "DeviceAPIServerUnhealthyGPUs",
     }
     fleet = "job_reason_action:device_api_server_gpu_unhealthy:count"
-    watched.prometheus.wait(lambda: watched.value(f'{fleet}{{reason="Xid79"}}') == 1)
+    watched.prometheus.wait(lambda: value(watched.prometheus, f'{fleet}{{reason="Xid79"}}') == 1)
 
 
-def test_a_server_that_is_gone_raises_the_alert(watched: Watched) -> None:
+@pytest.mark.parametrize("command", blocks("bash", "device-api "))
+def test_the_commands_of_the_runbooks_work(watched: Scraped, command: str) -> None:
+    gpus = watched.server.api().list().items
+    gpu = next(g.metadata.name for g in gpus if g.status.recommended_action)
+    words = command.replace("GPU", gpu).replace("PROVIDER", "nvml").split()
+    done = subprocess.run(
+        [PROGRAM, f"--server=unix://{watched.server.socket}", *words[1:]],
+        env=environment({"DEVICE_API_PROVIDER_SOCKET": str(watched.server.provider_socket)}),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("query", blocks("promql"))
+def test_the_queries_of_the_runbooks_are_understood(watched: Scraped, query: str) -> None:
+    # Prometheus refuses what it does not understand; whether there is anything depends.
+    watched.prometheus.query(query)
+
+
+def test_a_server_that_is_gone_raises_the_alert(watched: Scraped) -> None:
     assert watched.server.stop() == 0
     [pending] = watched.prometheus.wait(lambda: watched.prometheus.alerts("DeviceAPIServerDown"))
     assert pending["labels"]["severity"] == "critical"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
+from device_api_fake_nvml import FakeNode
+from process import Server
 
 CHART = Path(__file__).resolve().parents[3] / "charts" / "device-api-server"
 JOB = "device-api-server-metrics"
@@ -83,6 +87,31 @@ class Prometheus:
         url = f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         with urllib.request.urlopen(url, timeout=10) as answer:
             return dict(json.load(answer)["data"])
+
+
+@contextmanager
+def scraped(program: str, rules: Iterable[Path] = ()) -> Iterator[Scraped]:
+    """A simulated node of eight GPUs, its server, and the Prometheus that watches it."""
+    with tempfile.TemporaryDirectory(prefix="dapi-") as path:
+        directory = Path(path)
+        node = FakeNode.create(directory / "node", gpus=8)
+        flags = ("--provider=nvml", f"--nvml-driver-root={node.root}", "--node-name=node-7")
+        with Server(directory, *flags) as server:
+            # A rate needs a first sample to start from.
+            server.wait_serving().api().list()
+            target = server.addresses["metrics"]
+            with Prometheus(program, directory / "tsdb", target, rules) as prometheus:
+                prometheus.wait(lambda: prometheus.query("device_api_server_info"))
+                yield Scraped(node, server, prometheus)
+        assert not server.tracebacks, server.text
+
+
+class Scraped(NamedTuple):
+    """What :func:`scraped` has started."""
+
+    node: FakeNode
+    server: Server
+    prometheus: Prometheus
 
 
 def impatient(rules: Path, into: Path) -> Path:
