@@ -66,6 +66,8 @@ server.
 """
 
 _MIDDLE = """
+What providers count themselves, XIDs by code for one, begins with `device_api_provider_`:
+[operations](operations/device-api-server.md#health-readiness-metrics).
 `process_*`, `python_info` and `python_gc_*` come with them.
 `cache_gpus_total` and `nvml_gpu_count` are gauges in spite of their names, which are the
 reference's.
