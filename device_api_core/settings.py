@@ -1,13 +1,17 @@
 """The daemon's settings: one documented field each. Flag over environment over file.
 
 The file is TOML: the fields by name, and one table ``[providers.NAME]`` for each provider's
-options. An unknown key is an error. The order differs from the reference implementation, where a
-non-empty environment variable beats the flag, on purpose: what is typed should win.
+options. Strings in these tables may name environment variables as ``${NAME}``, so that one file
+serves all nodes; the fields have variables of their own for that. An unknown key is an error. The
+order differs from the reference implementation, where a non-empty environment variable beats the
+flag, on purpose: what is typed should win.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -17,6 +21,8 @@ from typing import Any
 from device_api_core.errors import SettingsError
 
 LOG_FORMATS = ("text", "json")
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 _ISOLATE = "isolate"
 """The key of a provider's table that is the server's."""
@@ -163,7 +169,7 @@ def _checked(path: str, key: str, value: Any, default: Any) -> Any:
     if key == "providers":
         if not isinstance(value, dict) or not all(isinstance(v, dict) for v in value.values()):
             raise SettingsError(f"--config: {path}: providers must be tables [providers.NAME]")
-        return value
+        return {name: _filled_in(f"{path}: [providers.{name}]", v) for name, v in value.items()}
     if isinstance(default, tuple):
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
             raise SettingsError(f"--config: {path}: {key} must be a list of strings")
@@ -175,3 +181,17 @@ def _checked(path: str, key: str, value: Any, default: Any) -> Any:
             f"--config: {path}: {key} must be of type {type(default).__name__}, not {value!r}"
         )
     return value
+
+
+def _filled_in(where: str, value: Any) -> Any:
+    """``value`` with the environment's variables in place of their names."""
+    if isinstance(value, dict):
+        return {key: _filled_in(f"{where}: {key}", each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_filled_in(where, each) for each in value]
+    if not isinstance(value, str):
+        return value
+    for name in _VARIABLE.findall(value):
+        if name not in os.environ:
+            raise SettingsError(f"--config: {where}: environment variable {name} is not set")
+    return _VARIABLE.sub(lambda match: os.environ[match[1]], value)

@@ -206,3 +206,32 @@ def test_verbosity_is_taken_in_the_form_of_go_programs(parse, flag):
 def test_a_wrong_flag_is_refused(parse, flags):
     with pytest.raises(SettingsError):
         parse(*flags)
+
+
+def test_options_of_providers_may_name_environment_variables(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOST_IP", "192.0.2.7")
+    monkeypatch.setenv("EMPTY", "")
+    path = tmp_path / "server.toml"
+    path.write_text(
+        'node_name = "${HOST_IP}"\n'
+        "[providers.dcgm]\n"
+        'url = "http://${HOST_IP}:9400/${EMPTY}metrics"\n'
+        'words = ["$HOST_IP", "${HOST_IP}"]\nnumber = 1\n'
+    )
+    assert read_file(str(path)) == {
+        "node_name": "${HOST_IP}",  # has a variable of its own
+        "providers": {
+            "dcgm": {
+                "url": "http://192.0.2.7:9400/metrics",
+                "words": ["$HOST_IP", "192.0.2.7"],
+                "number": 1,
+            }
+        },
+    }
+
+
+def test_a_variable_that_is_not_set_stops_the_start_and_says_where(tmp_path):
+    path = tmp_path / "server.toml"
+    path.write_text('[providers.dcgm]\nurl = "http://${NO_SUCH_VARIABLE}:9400"\n')
+    with pytest.raises(SettingsError, match=r"\[providers.dcgm\]: url: .* NO_SUCH_VARIABLE is not"):
+        read_file(str(path))

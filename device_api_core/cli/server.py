@@ -16,6 +16,7 @@ import click
 from device_api_core import __version__
 from device_api_core.errors import DeviceApiError, SettingsError
 from device_api_core.logs import set_up
+from device_api_core.notify import ServiceNotifier
 from device_api_core.settings import LOG_FORMATS, Settings, read_file
 
 logger = logging.getLogger(__name__)
@@ -194,8 +195,10 @@ async def _serve(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, number, asked)
+    notifier = ServiceNotifier(os.environ)
     daemon = build(settings)
-    async with daemon.running() as addresses:
+    # The watchdog is outside: a server that drains is alive.
+    async with notifier.watched(), daemon.running() as addresses:
         logger.info(
             "serving",
             extra={
@@ -214,7 +217,10 @@ async def _serve(settings: Settings) -> int:
                 "no provider was named, so none runs: name one of those installed with --provider",
                 extra={"installed": daemon.installed},
             )
+        # Not when reads are answered: that can wait for a driver, and systemd would give up.
+        notifier.tell(READY=1, STATUS="serving")
         await asked.wait()
+        notifier.tell(STOPPING=1, STATUS="stopping")
         logger.info("stopping", extra={"delay_seconds": settings.shutdown_delay})
         daemon.begin_shutdown()
         await asyncio.sleep(settings.shutdown_delay)
