@@ -48,7 +48,7 @@ fix: env  ## Correct and format what can be corrected by itself
 	$(call say,correcting)
 	@$(HATCH) run fix
 
-code-gen: $(TOOLS)  ## Generate messages, values and clients from proto/
+code-gen: $(TOOLS)  ## Generate messages, values and clients from proto/, and the chart's README
 	$(call say,generating code)
 	@$(HATCH) run codegen:generate
 
