@@ -24,7 +24,8 @@ NATIVE_SOURCES := $(foreach place,tools/fake_nvml transports/h2,$(wildcard $(pla
 say = @printf '==> %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
-.PHONY: help env serve test test-server lint fix code-gen build build-server clean prerequisites
+.PHONY: help env serve test test-server lint fix code-gen build build-server clean prerequisites \
+  image image-root image-test image-lock
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,9 +64,32 @@ build-server: $(TOOLS)  ## Build the core (server, client, command line) into di
 	@$(UV) build --quiet --out-dir dist .
 	@ls dist
 
+# core has no provider in it, all has nvml, dcgm and nvsentinel.
+VARIANT ?= all
+IMAGE_BUILD = UV="$(UV)" PYTHON=.venv/bin/python image/build
+
+image: env build  ## Build the container image into dist/, as root (VARIANT=core or all)
+	$(call say,building the image)
+	@$(IMAGE_BUILD) image $(VARIANT)
+
+image-root: env build  ## Build only its root file system, for another engine: see Containerfile
+	$(call say,building the root file system)
+	@$(IMAGE_BUILD) root $(VARIANT)
+
+image-test: env  ## Run the image as the chart runs it, under runc, as root
+	$(call say,running the image)
+	@set -e; for image in $(CURDIR)/dist/*.oci.tar; do \
+	  printf '==> %s\n' "$$image"; \
+	  DEVICE_API_IMAGE="$$image" .venv/bin/pytest -q tests/image $(ARGS); \
+	done
+
+image-lock: env  ## Choose the versions of what the image holds from PyPI anew
+	$(call say,choosing versions)
+	@UV="$(UV)" PYTHON=.venv/bin/python image/lock
+
 clean:  ## Remove everything that these targets made
 	$(call say,cleaning)
-	@rm -rf .hatch .venv .run dist tools/fake_nvml/device_api_fake_nvml/lib .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .hatch .venv .run build dist tools/fake_nvml/device_api_fake_nvml/lib .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- what the targets above stand on

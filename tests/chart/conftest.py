@@ -1,4 +1,4 @@
-"""Makes `charts` importable."""
+"""Makes `rendering` importable."""
 
 import sys
 from pathlib import Path

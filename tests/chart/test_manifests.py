@@ -7,8 +7,7 @@ from functools import cache
 import pytest
 import yaml
 from kubernetes_validate import ValidationError, validate
-
-from charts import CHART, OPERATOR, containers, render
+from rendering import CHART, OPERATOR, containers, render
 
 KUBERNETES = [f"1.{minor}" for minor in range(25, 38)]
 FAN = {"home": "sidecar", "image": "fan:1", "env": [{"name": "A", "value": "1"}]}

@@ -4,8 +4,7 @@ import re
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-from charts import containers, render
+from rendering import containers, render
 
 HOMES = st.sampled_from(["thread", "process", "sidecar"])
 SWITCH = st.booleans()

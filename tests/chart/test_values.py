@@ -6,8 +6,8 @@ import re
 import helm_python as helm
 import pytest
 import yaml
+from rendering import CHART, render
 
-from charts import CHART, render
 from device_api_core.cli.provider import run
 from device_api_core.plugins.discovery import load
 from device_api_core.settings import Settings, read_file
