@@ -206,7 +206,8 @@ def environment(container):
 @pytest.mark.parametrize("home", ["thread", "process", "sidecar"])
 @pytest.mark.parametrize("access", ["runtimeClass", "runtime", "hostPath", "none"])
 def test_the_driver_reaches_the_container_that_runs_nvml_and_no_other(home, access):
-    rendered = render({"nvml": {"enabled": True, "home": home, "access": access}})
+    nvml = {"enabled": True, "home": home, "access": access}
+    rendered = render({"nvml": nvml, "dcgm": {"enabled": True, "home": "sidecar"}})
     where = "provider-nvml" if home == "sidecar" else "server"
     assert rendered.pod.get("runtimeClassName") == ("nvidia" if access == "runtimeClass" else None)
     for container in containers(rendered.pod):

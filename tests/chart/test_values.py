@@ -67,6 +67,7 @@ WRONG = [
     ({"server": {"healthPort": 0}}, "/server/healthPort"),
     ({"server": {"unixSocket": "device.sock"}}, "/server/unixSocket"),
     ({"server": {"unixSocket": "/run/$(touch x)/s"}}, "/server/unixSocket"),
+    ({"state": {"directory": "/var/a;reboot"}}, "/state/directory"),
     ({"server": {"shutdownDelay": -1}}, "/server/shutdownDelay"),
     ({"server": {"grpcAddress": "50051"}}, "/server/grpcAddress"),
     ({"state": {"directory": "/"}}, "/state/directory"),
