@@ -21,7 +21,8 @@ MOST_EXPOSURE = 16
 """Tenths, of systemd's own 0 (safe) to 10; its word for up to 2.0 is OK."""
 
 needs_systemd = pytest.mark.skipif(
-    not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed"
+    not (shutil.which("systemd-analyze") or os.environ.get("CI")),
+    reason="systemd-analyze is not installed",
 )
 
 
