@@ -30,7 +30,8 @@ _BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 @dataclass(frozen=True, slots=True)
 class ProviderObservation:
     """One provider at the moment of a scrape. ``last_heard`` is seconds since the Unix epoch, or
-    ``None`` if it was never heard; ``connected`` is whether it runs and its lease holds."""
+    ``None`` if it was never heard; ``connected`` is whether it runs and its lease holds. The
+    lease's length and what is left of it are ``None`` without a lease."""
 
     provider_id: str
     connected: bool
@@ -38,11 +39,23 @@ class ProviderObservation:
     gpus: int
     restarts: int
     plugin: bool
+    lease_seconds: float | None = None
+    lease_left_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StateObservation:
+    """How the keeping of the state does: writes that failed, changes that were acknowledged before
+    they were on the disk, and whether writes succeed in time now."""
+
+    failures: int
+    late: int
+    healthy: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The state at the moment of a scrape."""
+    """The state at the moment of a scrape. ``state`` is ``None`` without a state directory."""
 
     healthy: int
     unhealthy: int
@@ -53,7 +66,7 @@ class Observation:
     deepest_watch_queue: int
     updates_held: int
     readers_parked: int
-    state_write_failures: int
+    state: StateObservation | None
     ready: bool
     providers: tuple[ProviderObservation, ...]
 
@@ -191,7 +204,8 @@ class _State(Collector):
             "watch_events_dropped", "Events not delivered to an open watch; always 0.", 0
         )
         yield _counter("watches_ended_slow", "Watches ended as too slow.", now.watches_ended_slow)
-        yield _counter("state_write_failures", "Failed state writes.", now.state_write_failures)
+        if now.state is not None:
+            yield from _state_families(now.state)
         yield from _nvml_gauges(now.providers)
         yield from _provider_families(now.providers)
 
@@ -236,6 +250,20 @@ def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(f"{PREFIX}{name}", text, value=value)
 
 
+def _state_families(state: StateObservation) -> Iterable[Metric]:
+    yield _counter("state_write_failures", "Failed writes of the state.", state.failures)
+    yield _counter(
+        "state_late_acknowledgements",
+        "Changes acknowledged before they were on the disk, because it failed or was slow.",
+        state.late,
+    )
+    yield GaugeMetricFamily(
+        f"{PREFIX}state_healthy",
+        "Whether the state is written in time.",
+        value=float(state.healthy),
+    )
+
+
 def _nvml_gauges(providers: Iterable[ProviderObservation]) -> Iterable[Metric]:
     """The documented names for the built-in monitor: what a generic provider series says, of the
     plugin called nvml."""
@@ -252,6 +280,8 @@ def _provider_families(providers: Iterable[ProviderObservation]) -> Iterable[Met
     state = _by_provider("connection_state", "1 while the provider runs and is heard, else 0.")
     heard = _by_provider("last_heartbeat_timestamp_seconds", "Unix time of its last sign of life.")
     gpus = _by_provider("gpus_managed", "GPUs it registered or reports on.")
+    lease = _by_provider("lease_seconds", "Length of its lease, if it has one.")
+    left = _by_provider("lease_remaining_seconds", "What is left of its lease; 0 once it ran out.")
     restarts = CounterMetricFamily(
         f"{PREFIX}provider_restarts", "Restarts after a failure.", labels=["provider_id"]
     )
@@ -261,7 +291,10 @@ def _provider_families(providers: Iterable[ProviderObservation]) -> Iterable[Met
         restarts.add_metric([p.provider_id], p.restarts)
         if p.last_heard is not None:
             heard.add_metric([p.provider_id], p.last_heard)
-    return state, heard, gpus, restarts
+        if p.lease_seconds is not None and p.lease_left_seconds is not None:
+            lease.add_metric([p.provider_id], p.lease_seconds)
+            left.add_metric([p.provider_id], p.lease_left_seconds)
+    return state, heard, gpus, restarts, lease, left
 
 
 def _by_provider(name: str, text: str) -> GaugeMetricFamily:

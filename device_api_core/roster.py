@@ -17,8 +17,8 @@ RUNNING = frozenset({"starting", "running", "silent", "failed"})
 @dataclass(frozen=True, slots=True)
 class ProviderStatus:
     """One provider. ``home`` is ``thread``, ``process``, ``remote``, or empty if it does not run;
-    ``last_heard`` is nanoseconds since the Unix epoch; ``lease_seconds`` is ``None`` without a
-    lease."""
+    ``last_heard`` is nanoseconds since the Unix epoch; the length of the lease and what
+    is left of it, 0 once it ran out, are ``None`` without a lease."""
 
     name: str
     home: str
@@ -32,6 +32,7 @@ class ProviderStatus:
     gpus: int = 0
     last_heard: int | None = None
     lease_seconds: float | None = None
+    lease_left_seconds: float | None = None
     synced: bool = False
     summary: str = ""
     types: tuple[str, ...] = ()
@@ -80,6 +81,8 @@ class Roster:
                 gpus=p.gpus,
                 restarts=p.restarts,
                 plugin=p.home != "remote",
+                lease_seconds=p.lease_seconds,
+                lease_left_seconds=p.lease_left_seconds,
             )
             for p in self._joined(self._running())
             if p.home == "remote" or p.state in RUNNING
@@ -88,6 +91,8 @@ class Roster:
     def _remote(self, sign: Sign) -> ProviderStatus:
         state = "lost" if sign.lapsed else "running"
         reason = "its lease ran out" if sign.lapsed else ""
+        if sign.heard_at is None:
+            reason = "it was not heard since the server was restarted"
         owned = (e.health.of(sign.provider_id) for e in self._cache.entries)
         return ProviderStatus(
             sign.provider_id,
@@ -108,4 +113,5 @@ class Roster:
             gpus=len(self._cache.owned_by(status.name)),
             last_heard=sign.heard_at,
             lease_seconds=sign.lease_seconds,
+            lease_left_seconds=self._intake.leases.left_seconds(sign),
         )

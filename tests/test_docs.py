@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from device_api_core.metrics import PREFIX, Metrics, Observation, ProviderObservation
+from device_api_core.metrics import (
+    PREFIX,
+    Metrics,
+    Observation,
+    ProviderObservation,
+    StateObservation,
+)
 from device_api_core.plugins import spec
 from device_api_core.settings import Settings
 
@@ -19,8 +25,9 @@ TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 def metric_names() -> set[str]:
     metrics = Metrics(CollectorRegistry(), version="1", node="n")
-    provider = ProviderObservation("p", True, 0.0, 0, 0, True)
-    metrics.observe(lambda: Observation(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, True, (provider,)))
+    provider = ProviderObservation("p", True, 0.0, 0, 0, True, 1.0, 1.0)
+    state = StateObservation(0, 0, True)
+    metrics.observe(lambda: Observation(0, 0, 0, 0, 0, 0, 0, 0, 0, state, True, (provider,)))
     names = set()
     for family in metrics.registry.collect():
         suffix = "_total" if family.type == "counter" else ""

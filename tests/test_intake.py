@@ -15,8 +15,8 @@ from device_api_core.cache import DeviceCache
 from device_api_core.entries import SetCondition, SetStatus
 from device_api_core.errors import Conflict, LimitExceeded, NotFound, UpdateAborted
 from device_api_core.events import EventLog
-from device_api_core.intake import HEARTBEAT_LEASE_SECONDS, MAX_HOLD_SECONDS, Intake, Life
-from device_api_core.leases import MAX_PROVIDERS
+from device_api_core.intake import MAX_HOLD_SECONDS, Intake, Life
+from device_api_core.leases import HEARTBEAT_SECONDS, MAX_PROVIDERS, LeaseTerms
 from device_api_core.metrics import Metrics
 from device_api_core.readiness import Readiness
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec, GpuStatus
@@ -40,7 +40,6 @@ class World:
             events=self.events,
             metrics=metrics,
             wall=loop.wall,
-            version_reached=lambda version: None,
         )
         self.readiness = Readiness(
             (),
@@ -267,7 +266,7 @@ def test_a_silent_provider_is_lost_and_its_false_stays(on):
     async def scenario(world):
         world.set("g", "Y", FALSE)
         assert world.intake.heartbeat("a", ["g"], Life())
-        await asyncio.sleep(HEARTBEAT_LEASE_SECONDS - 1)
+        await asyncio.sleep(HEARTBEAT_SECONDS - 1)
         assert world.status("g", "X") == (TRUE, "")
         await asyncio.sleep(2)
         assert world.status("g", "X") == (UNKNOWN, "ProviderLost")
@@ -285,7 +284,7 @@ def test_any_write_renews_a_lease_also_one_that_changes_nothing(on):
     async def scenario(world):
         world.intake.heartbeat("a", [], Life())
         for _ in range(5):
-            await asyncio.sleep(HEARTBEAT_LEASE_SECONDS - 1)
+            await asyncio.sleep(HEARTBEAT_SECONDS - 1)
             world.set("g", "X", TRUE)
         assert world.status("g", "X") == (TRUE, "")
 
@@ -316,17 +315,17 @@ def test_a_lost_provider_shows_no_gauges_and_keeps_its_counters(on):
 @pytest.mark.parametrize(("required", "status"), [(False, TRUE), (True, UNKNOWN)])
 def test_a_writer_without_heartbeats_has_a_lease_only_if_required(on, required, status):
     async def scenario(world):
-        await asyncio.sleep(10 * HEARTBEAT_LEASE_SECONDS)
+        await asyncio.sleep(10 * HEARTBEAT_SECONDS)
         assert world.status("g", "X")[0] is status
 
-    on(scenario, require_heartbeat=required)
+    on(scenario, terms=LeaseTerms(required=required))
 
 
 def test_a_heartbeat_without_known_gpus_is_not_acknowledged_and_leaves_no_trace(on):
     async def scenario(world):
         assert not world.intake.heartbeat("b", [], Life())
         assert not world.intake.heartbeat("a", ["gone"], Life())
-        await asyncio.sleep(2 * HEARTBEAT_LEASE_SECONDS)
+        await asyncio.sleep(2 * HEARTBEAT_SECONDS)
         assert world.intake.leases.get("b") is None
 
     on(scenario)

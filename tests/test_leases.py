@@ -12,11 +12,13 @@ from device_api_core.errors import LimitExceeded
 from device_api_core.leases import MAX_PROVIDERS, Leases
 
 
-def leases_on(loop, lost):
+def leases_on(loop, lost, gone_seconds=0.0):
     return Leases(
         monotonic=loop.monotonic,
         wall=loop.wall,
         expired=lambda id_: lost.append((id_, round(loop.monotonic() - 1_000, 3))),
+        gone=lambda id_: lost.append((f"{id_} for good", round(loop.monotonic() - 1_000, 3))),
+        gone_seconds=gone_seconds,
     )
 
 
@@ -116,7 +118,9 @@ def test_a_sign_of_life_is_noted_on_both_clocks(on):
 
 def test_the_wall_clock_does_not_matter(virtual_loop, lost):
     async def scenario():
-        leases = Leases(monotonic=virtual_loop.time, wall=lambda: -1, expired=lost.append)
+        leases = Leases(
+            monotonic=virtual_loop.time, wall=lambda: -1, expired=lost.append, gone=lost.append
+        )
         leases.heard("a", lease_seconds=30)
         await asyncio.sleep(29)
         assert lost == []

@@ -61,6 +61,7 @@ SAMPLES = {
     "isolate": ("p1", "p2 p3", '["p4"]'),
     "expect_provider": ("p1", "p2 p3", '["p4"]'),
     "state_dir": ("d1", "d2", '"d3"'),
+    "forget_lost_providers_after": ("1.5", "2.5", "3"),
     "transport": ("t1", "t2", '"t3"'),
 }
 SWITCHES = ("single_socket", "require_heartbeat", "strict_unregister")
