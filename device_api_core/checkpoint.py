@@ -96,10 +96,13 @@ class Checkpoint:
         """Have a block of versions from this one on."""
         self._ceiling = version + BLOCK
 
-    def start(self) -> None:
-        """Write what was noted so far, and from now on whatever is."""
+    async def start(self) -> None:
+        """Write what was noted so far, and from now on whatever is. Returns once the versions are
+        reserved on the disk, or the disk has failed to."""
         self._writer.start()
-        self._flush()
+        self._urgent = self._numbers + 1
+        if (saving := self.saving()) is not None:
+            await saving
 
     def note(self, name: str, before: Entry | None, after: Entry | None, version: int) -> None:
         """A GPU changed, in what readers see or in what only the server knows. ``version`` is the

@@ -159,7 +159,7 @@ class Daemon:
         """
         settings = self._settings
         async with AsyncExitStack() as stack:
-            stack.enter_context(self._memory.writing())
+            await stack.enter_async_context(self._memory.writing())
             # First, so that these pages answer to the end: a server that drains is alive.
             pages = health_pages(self.readiness)
             health = await self._serve_http(stack, settings.health_port, pages)

@@ -214,6 +214,8 @@ class Database:
 
     def _salvaged_ceiling(self) -> int:
         """Versions must not repeat, so this much is tried to be had of any file."""
+        if not self.path.is_file():
+            return 0
         try:
             with closing(self._connect("mode=ro")) as connection:
                 return rows.read_ceiling(connection)

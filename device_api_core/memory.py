@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,13 +109,13 @@ class Memory:
         for owner in {owner for entry in entries for owner in entry.owners} - set(types):
             intake.leases.remember(owner)
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
         """Inside, what is noted is written, everything that was shown so far first."""
         if self._checkpoint is None:
             yield
             return
-        self._checkpoint.start()
+        await self._checkpoint.start()
         try:
             yield
         finally:

@@ -74,6 +74,7 @@ class Writer:
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
         self._stopping = False
+        self._given_up = False
 
     @property
     def running(self) -> bool:
@@ -95,12 +96,15 @@ class Writer:
             return True
         self._batches.put(None)
         self._thread.join(seconds)
+        self._given_up = True
         return not self.running
 
     def _run(self) -> None:
         wanted = _Wanted()
         unwritten = False
-        while not self._stopping:
+        while unwritten or not self._stopping:
+            if self._given_up:
+                break
             self._collect(wanted, self._retry_seconds if unwritten else None)
             unwritten = wanted.number > 0 and not self._write(wanted)
         self._database.release()

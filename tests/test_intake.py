@@ -366,7 +366,7 @@ def test_withdrawing_what_was_never_reported_is_not_remembered(on):
 def test_too_many_providers_are_refused_before_anything_changes(on):
     async def scenario(world):
         for i in range(MAX_PROVIDERS - 1):
-            world.intake.apply(f"p{i}", [SetStatus("g", ())])
+            world.register("g", by=f"p{i}")
         before = world.cache.list_response()
         for attempt in (
             lambda: world.set("g", "Z", FALSE, by="one-more"),
@@ -377,6 +377,92 @@ def test_too_many_providers_are_refused_before_anything_changes(on):
             with pytest.raises(LimitExceeded):
                 attempt()
         assert world.cache.list_response() == before
+
+    on(scenario)
+
+
+def test_an_id_that_owns_nothing_makes_room_the_oldest_first(on):
+    async def scenario(world):
+        for i in range(MAX_PROVIDERS - 3):
+            world.register("g", by=f"p{i}")
+        world.intake.on_lost("plugin", lambda: None)
+        world.intake.heard("plugin")
+        await asyncio.sleep(1)
+        world.intake.heartbeat("first", [], Life())
+        await asyncio.sleep(1)
+        world.register("h", by="second")
+        world.intake.withdraw("second", "h")
+        ids = {s.provider_id for s in world.intake.leases.signs}
+        assert {"first", "second"} & ids == {"second"}
+        world.register("g", by="third")
+        ids = {s.provider_id for s in world.intake.leases.signs}
+        assert {"plugin", "second", "third", "a"} & ids == {"plugin", "third", "a"}
+        with pytest.raises(LimitExceeded):
+            world.register("g", by="fourth")
+
+    on(scenario)
+
+
+def test_a_provider_that_stays_lost_is_withdrawn_but_for_its_faults(on):
+    async def scenario(world):
+        world.register("i", by="b")
+        world.set("i", "Z", TRUE, by="b")
+        world.set("g", "Z", FALSE, by="b")
+        world.set("g", "Y", UNKNOWN, by="b")
+        world.intake.heartbeat("b", ["g"], Life())
+        await asyncio.sleep(HEARTBEAT_SECONDS + 99)
+        assert world.status("i", "Z") == (UNKNOWN, "ProviderLost")
+        await asyncio.sleep(2)
+        assert world.status("g", "Z") == (FALSE, "")
+        assert world.status("g", "Y") is None
+        assert world.status("g", "X") == (TRUE, "")
+        assert {e.name for e in world.cache.entries} == {"g", "h"}
+        assert world.reasons()[-1] == "ProviderGone"
+        assert world.intake.leases.get("b").lapsed
+        world.intake.forget("b")
+        assert not world.intake.knows("b")
+
+    on(scenario, terms=LeaseTerms(gone_seconds=100))
+
+
+def test_a_provider_that_is_gone_and_has_no_fault_is_not_remembered(on):
+    async def scenario(world):
+        world.set("g", "Z", TRUE, by="b")
+        world.intake.heartbeat("b", ["g"], Life())
+        await asyncio.sleep(HEARTBEAT_SECONDS + 101)
+        assert world.intake.leases.get("b") is None
+        assert world.counted("provider_heartbeat", "b") is None
+
+    on(scenario, terms=LeaseTerms(gone_seconds=100))
+
+
+def test_a_plugin_of_this_server_is_never_gone_for_good(on):
+    async def scenario(world):
+        world.set("g", "Z", TRUE, by="b")
+        world.intake.on_lost("b", lambda: None)
+        world.intake.heard("b", lease_seconds=30)
+        await asyncio.sleep(1_000)
+        assert world.status("g", "Z") == (UNKNOWN, "ProviderLost")
+
+    on(scenario, terms=LeaseTerms(gone_seconds=100))
+
+
+def test_a_writer_without_a_lease_is_never_gone_for_good(on):
+    async def scenario(world):
+        await asyncio.sleep(1_000)
+        assert world.status("g", "X") == (TRUE, "")
+
+    on(scenario, terms=LeaseTerms(gone_seconds=100))
+
+
+def test_the_first_heartbeat_after_a_restart_is_told_to_report(on):
+    async def scenario(world):
+        world.set("g", "Z", FALSE, by="b")
+        world.intake.leases.forget("b")
+        world.intake.leases.remember("b")
+        assert not world.intake.heartbeat("b", ["g"], Life(synced=True))
+        assert not world.intake.leases.get("b").synced
+        assert world.intake.heartbeat("b", ["g"], Life(synced=True))
 
     on(scenario)
 
