@@ -101,6 +101,7 @@ class Checkpoint:
         reserved on the disk, or the disk has failed to."""
         self._writer.start()
         self._urgent = self._numbers + 1
+        self._flush(anyway=True)
         if (saving := self.saving()) is not None:
             await saving
 
@@ -144,11 +145,11 @@ class Checkpoint:
         if not self._writer.stop(CLOSE_SECONDS):
             logger.error("the last changes are not on the disk", extra={"cause": self._trouble})
 
-    def _flush(self) -> None:
+    def _flush(self, *, anyway: bool = False) -> None:
         if self._flush_later is not None:
             self._flush_later.cancel()
             self._flush_later = None
-        if not self._writer.running or (not self._changed and self._numbers):
+        if not self._writer.running or not (self._changed or anyway):
             return
         self._numbers += 1
         self._writer.put(Batch(self._numbers, self._changed, self._ceiling))
@@ -177,9 +178,19 @@ class Checkpoint:
         self._saved = outcome.number
         while self._waiting and self._waiting[0][0] <= outcome.number:
             self._release(self._waiting.popleft()[1])
-        if self._trouble and outcome.seconds < self._patience_seconds:
+        if not self._trouble:
+            return
+        if outcome.seconds < self._patience_seconds:
             self._trouble = ""
             self._record("StateWritten", "the state is written in time again", warning=False)
+        else:
+            self._loop.call_later(self._patience_seconds, self._probe)
+
+    def _probe(self) -> None:
+        """Find out whether the disk has become faster, though nothing has changed."""
+        if self._trouble:
+            self._ceiling += 1
+            self._flush(anyway=True)
 
     def _degrade(self, trouble: str) -> None:
         """Let nobody wait for the disk until it works again."""

@@ -41,9 +41,7 @@ _DISK_FAULTS = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
-
-DiskFault = (OSError, sqlite3.Error)
-"""What :meth:`Database.write` raises if the disk fails."""
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class Database:
@@ -96,7 +94,7 @@ class Database:
             return Contents()
         try:
             contents = self._read(now)
-        except (Damaged, *DiskFault) as error:
+        except (Damaged, OSError, sqlite3.Error) as error:
             ceiling = self._salvaged_ceiling()
             with suppress(OSError):
                 # On a read-only disk it stays where it is; the first write tries again.
@@ -131,9 +129,9 @@ class Database:
                 for name, entry in changed.items():
                     rows.write_gpu(connection, name, self._written.get(name), entry)
                 rows.write_ceiling(connection, ceiling)
-        except DiskFault as error:
+        except Exception as error:
             self.close()
-            if isinstance(error, sqlite3.Error) and not _is_disk_fault(error):
+            if _code(error) in _DAMAGE:
                 # Not to be trusted any more; all of it is still known here.
                 self._own = None
             raise
@@ -169,19 +167,26 @@ class Database:
         return any(os.path.lexists(f"{self.path}{suffix}") for suffix in _COMPANIONS)
 
     def _read(self, now: int) -> Contents:
-        if not self.path.is_file() or self.path.stat().st_size == 0:
-            raise Damaged("it is empty or no file")
+        if not self.path.is_file():
+            raise Damaged("it is no file")
+        if self.path.stat().st_size == 0 and not self._log_is_there():
+            # What a first start leaves that could write nothing; it is not worth keeping.
+            self._notes.append(f"{self.path} is empty: nothing is known from before")
+            return Contents()
         try:
             # Closing a connection that may write would checkpoint and wait for the disk.
             with closing(self._connect("mode=ro")) as connection:
                 return rows.read(connection, now)
         except sqlite3.Error as error:
-            wal = self.path.with_name(f"{FILE}-wal")
-            if not _is_disk_fault(error) or (wal.exists() and wal.stat().st_size):
+            if _code(error) not in _DISK_FAULTS or self._log_is_there():
                 raise
         # On a read-only disk a WAL database that was closed in good order opens only like this.
         with closing(self._connect("immutable=1")) as connection:
             return rows.read(connection, now)
+
+    def _log_is_there(self) -> bool:
+        log = self.path.with_name(f"{FILE}-wal")
+        return log.exists() and log.stat().st_size > 0
 
     def _open(self) -> None:
         """Have a database of our own to write to: the one that was read, or a new one."""
@@ -193,13 +198,13 @@ class Database:
                 self._notes.append(f"{self.path} was removed or replaced: it is written anew")
             if self._exists:
                 self._set_aside("it is not what this server has read or written")
-            self._own = None
-        connection = self._connection = self._connect("mode=rwc")
-        self.path.chmod(0o600)
+            # Ours from the first moment on, so that a disk that fails now leaves no second one.
+            self.path.touch(mode=0o600)
+            self._own = _identity(self.path)
+        connection = self._connection = self._connect("mode=rw")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        self._own = _identity(self.path)
 
     def _claim_again(self) -> None:
         self.release()
@@ -245,10 +250,9 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]
     connection.execute("COMMIT")
 
 
-def _is_disk_fault(error: sqlite3.Error) -> bool:
+def _code(error: Exception) -> int:
     # Errors of the module itself, such as text that is not UTF-8, have no code.
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in _DISK_FAULTS
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

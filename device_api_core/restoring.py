@@ -46,15 +46,14 @@ def restored(health: Health, *, rebooted: bool, reboot_proof: RebootProof, now: 
 
 
 def must_be_kept(before: Entry | None, after: Entry | None) -> bool:
-    """Whether a change has to be on the disk before it is acknowledged: what makes health worse or
-    recommends an action, and what takes something back. ``None`` is a GPU that is not there.
+    """Whether a change has to be on the disk before it is acknowledged: a new GPU, what makes
+    health worse or recommends an action, and what takes something back. ``None`` is a GPU that is
+    not there.
 
     What makes health better may be lost: after a restart it has to be earned again anyway.
     """
-    if after is None:
-        return before is not None
-    if before is None:
-        return bool(after.health.actions) or any(map(_is_bad, after.health.conditions))
+    if before is None or after is None:
+        return before is not after
     if before.registrants - after.registrants:
         return True
     if before.health is after.health:

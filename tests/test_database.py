@@ -180,7 +180,6 @@ def flipped(path):
 
 DAMAGES = {
     "garbage": (lambda path: path.write_bytes(b"no database" * 1_000), 0, "not a database"),
-    "empty": (lambda path: path.write_bytes(b""), 0, "empty"),
     "a directory": (lambda path: path.unlink() or path.mkdir(), 0, "no file"),
     "a pipe": (lambda path: path.unlink() or os.mkfifo(path), 0, "no file"),
     "torn": (torn, None, ""),
@@ -230,6 +229,16 @@ def test_a_file_that_cannot_be_used_is_set_aside_loudly_and_stops_nothing(
     database = claimed()
     assert [e.name for e in database.load(NOW).entries] == ["gpu-2"]
     assert database.take_notes() == ()
+
+
+def test_an_empty_file_is_told_and_used(tmp_path, claimed):
+    (tmp_path / "state.db").touch()
+    database = claimed()
+    assert database.load(NOW) == Contents()
+    assert "is empty" in database.take_notes()[0]
+    write(database, fault())
+    assert len(claimed().load(NOW).entries) == 1
+    assert not list(tmp_path.glob("*aside*"))
 
 
 def test_a_log_without_its_database_is_set_aside(tmp_path, claimed):
@@ -287,6 +296,19 @@ def test_a_file_that_is_damaged_while_it_runs_is_replaced_from_memory(tmp_path, 
     write(database, fault())
     assert "was set aside" in database.take_notes()[0]
     assert len(claimed().load(NOW).entries) == 1
+
+
+def test_a_first_write_that_fails_again_and_again_sets_nothing_aside(tmp_path, claimed):
+    (tmp_path / "state.db").write_text("precious")
+    database = claimed()
+    database.load(NOW)
+    broken = replace(fault(), spec_bytes=object())
+    for _ in range(MAX_ASIDE + 1):
+        with pytest.raises(sqlite3.Error):
+            write(database, broken)
+    write(database, fault())
+    assert (tmp_path / "state.db.aside-1").read_text() == "precious"
+    assert not (tmp_path / "state.db.aside-2").exists()
 
 
 def test_a_second_server_is_kept_out(tmp_path, claimed):

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from device_api_core import codec
 from device_api_core.cache import DeviceCache
-from device_api_core.entries import SetCondition, SetStatus
+from device_api_core.entries import SetCondition
 from device_api_core.errors import Conflict, LimitExceeded, NotFound, UpdateAborted
 from device_api_core.events import EventLog
 from device_api_core.intake import MAX_HOLD_SECONDS, Intake, Life

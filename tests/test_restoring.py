@@ -130,10 +130,7 @@ BROKEN, WELL = fan(FALSE), fan(TRUE)
 @pytest.mark.parametrize(
     ("before", "after", "kept"),
     [
-        (None, gpu(), False),
-        (None, gpu(WELL), False),
-        (None, gpu(BROKEN), True),
-        (None, gpu(actions=[Action("alpha", "RESTART_BM")]), True),
+        (None, gpu(), True),
         (gpu(), gpu(WELL), False),
         (gpu(), gpu(fan(UNKNOWN)), True),
         (gpu(WELL), gpu(fan(UNKNOWN)), True),
