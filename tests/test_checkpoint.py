@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager, closing
@@ -235,3 +236,8 @@ async def test_the_loop_does_not_wait_for_the_disk(tmp_path, count):
             assert time.monotonic() - began < 1
         await world.acknowledge()
         assert on_disk(tmp_path) == {"gpu-0": (FALSE, str(count - 1))}
+
+
+def test_a_server_without_memory_does_not_load_sqlite():
+    script = "import sys, device_api_core.daemon; assert 'sqlite3' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
