@@ -18,9 +18,9 @@ from typing import Any
 
 import grpc
 import pytest
-from inside import Puppet, plugin
+from inside import AsyncApi, Puppet, plugin
 from process import Server
-from wire import Api, admin_pb2, condition, provider_pb2, status_of
+from wire import Api, admin_pb2, condition, gpu_pb2, provider_pb2, status_of
 
 from device_api_core.daemon import Tuning
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec
@@ -375,6 +375,106 @@ async def test_a_plugin_is_given_what_it_said_before_and_is_kept_before_it_goes_
     assert known["Fan"].reason == "ServerRestarted"
     # Silent before it has said anything: what it owns is in doubt already, and stays.
     assert not running.daemon.readiness.evaluate()
+    await running.stop()
+
+
+def update(*steps: provider_pb2.UpdateRequest) -> Iterator[provider_pb2.UpdateRequest]:
+    yield provider_pb2.UpdateRequest(begin=provider_pb2.BeginUpdate(provider_id="alpha"))
+    yield from steps
+
+
+FAULT = provider_pb2.UpdateGpuConditionRequest(
+    name="gpu-0", provider_id="alpha", condition=condition("Pump", "False")
+)
+HEALTHY = provider_pb2.UpdateGpuConditionRequest(
+    name="gpu-0", provider_id="alpha", condition=condition("Pump", "True")
+)
+# How to write, by what has to be on the disk before it is acknowledged.
+WRITES: dict[str, Callable[[AsyncApi], Any]] = {
+    "a new GPU": lambda api: api.register("gpu-1", "alpha"),
+    "a condition": lambda api: api.providers.UpdateGpuCondition(FAULT),
+    "a status": lambda api: api.providers.UpdateGpuStatus(
+        provider_pb2.UpdateGpuStatusRequest(
+            name="gpu-0",
+            provider_id="alpha",
+            status=gpu_pb2.GpuStatus(conditions=[condition("Fan", "Unknown")]),
+        )
+    ),
+    "a held update": lambda api: last(
+        api.providers.Update(update(provider_pb2.UpdateRequest(condition=FAULT)))
+    ),
+    "a withdrawal": lambda api: api.providers.UnregisterGpu(
+        provider_pb2.UnregisterGpuRequest(name="gpu-0", provider_id="alpha")
+    ),
+    "a removal": lambda api: api.providers.UnregisterGpu(
+        provider_pb2.UnregisterGpuRequest(name="gpu-0")
+    ),
+    "a clear": lambda api: api.admin.ClearCondition(
+        admin_pb2.ClearConditionRequest(gpu_name="gpu-0", type="Broken")
+    ),
+    "a provider's end": lambda api: api.admin.ForgetProvider(
+        admin_pb2.ForgetProviderRequest(provider_id="alpha")
+    ),
+    "a GPU's end": lambda api: api.admin.ForgetGpu(admin_pb2.ForgetGpuRequest(name="gpu-0")),
+}
+NEED_NOT_WAIT: dict[str, Callable[[AsyncApi], Any]] = {
+    "a heartbeat": lambda api: api.heartbeat("alpha"),
+    "what is well": lambda api: api.providers.UpdateGpuCondition(HEALTHY),
+    "what was said already": lambda api: api.set("gpu-0", "Fan", "True", "alpha"),
+}
+
+
+async def last(call: Any) -> Any:
+    return [response async for response in call][-1]
+
+
+@contextmanager
+def busy(directory: Path) -> Iterator[None]:
+    """Somebody else writes, so the server's commits have to wait."""
+    path = directory / "state" / "state.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+async def test_what_must_not_be_lost_is_acknowledged_last_and_nothing_else_waits(
+    run_daemon: Callable[..., Any], directory: Path
+) -> None:
+    puppet = Puppet()
+    running = await run_daemon(plugin(puppet), state_dir=str(directory / "state"))
+    start = await puppet.started()
+    await start.do(lambda sink: (sink.register("gpu-p", GpuSpec()), sink.synced()))
+    api = running.api()
+
+    async def begin() -> None:
+        await api.register("gpu-0", "alpha")
+        await api.set("gpu-0", "Fan", "True", "alpha")
+        await api.set("gpu-0", "Broken", "False", "alpha")
+
+    for name, write in NEED_NOT_WAIT.items():
+        await begin()
+        with busy(directory):
+            await asyncio.wait_for(write(api), 0.5), name
+    for name, write in WRITES.items():
+        await begin()
+        with busy(directory):
+            call = asyncio.ensure_future(write(api))
+            await asyncio.sleep(0.1)
+            assert not call.done(), name
+        await asyncio.wait_for(call, 5)
+    with busy(directory):
+        said = start.order(lambda s: s.set_condition("gpu-p", Condition("PuppetHealthy", FALSE)))
+        await asyncio.sleep(0.1)
+        assert not said.done()
+        assert {c.status for c in (await api.get("gpu-p")).status.conditions} == {"False"}
+    await asyncio.wait_for(asyncio.wrap_future(said), 5)
+    assert (
+        running.daemon.metrics.registry.get_sample_value(
+            "device_api_server_state_late_acknowledgements_total"
+        )
+        == 0
+    )
     await running.stop()
 
 
