@@ -251,17 +251,12 @@ class Intake:
         """Raises ``LimitExceeded`` if there is no room for a new id, not even in the place of one
         that owns nothing: that one loses nothing but its place in a list."""
         if self.leases.full and self.leases.get(provider_id) is None:
-            idle = (s for s in self.leases.signs if not self._matters(s.provider_id))
+            owners = {owner for entry in self._cache.entries for owner in entry.owners}
+            needed = owners | self._lost_listeners.keys() | self.gate.holders
+            idle = (s for s in self.leases.signs if s.provider_id not in needed)
             if (oldest := min(idle, key=lambda s: s.heard, default=None)) is not None:
                 self._drop(oldest.provider_id)
         self.leases.require_room(provider_id)
-
-    def _matters(self, provider_id: str) -> bool:
-        return (
-            provider_id in self._lost_listeners
-            or self.gate.held_by(provider_id) is not None
-            or bool(self._cache.owned_by(provider_id))
-        )
 
     def _drop(self, provider_id: str) -> None:
         self.leases.forget(provider_id)
@@ -292,9 +287,12 @@ class Intake:
         an operator says otherwise."""
         if provider_id in self._lost_listeners:
             return
+        before = self._cache.version
         for entry in self._cache.owned_by(provider_id):
             self._cache.withdraw(entry.name, provider_id)
         left = len(self._cache.owned_by(provider_id))
+        if left and self._cache.version == before:
+            return
         text = (
             f"{_named(provider_id)} stayed away for {self._terms.gone_seconds:g} s: what it said "
             f"is dropped, except for faults on {left} GPUs"

@@ -50,7 +50,7 @@ class Sign:
 
 class Leases:
     """Signs of life of all providers. ``expired`` is called once per silence with the id, and
-    ``gone`` once with it if the silence lasts ``gone_seconds`` more; 0 is never."""
+    ``gone`` after every ``gone_seconds`` more of the same silence; 0 is never."""
 
     def __init__(
         self,
@@ -144,6 +144,8 @@ class Leases:
     def _check(self, sign: Sign) -> None:
         sign.timer = None
         if sign.lapsed:
+            # A fault of it may be cleared later: look again.
+            self._await_return(sign)
             self._gone(sign.provider_id)
             return
         if sign.lease_seconds is None:

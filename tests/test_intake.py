@@ -418,8 +418,12 @@ def test_a_provider_that_stays_lost_is_withdrawn_but_for_its_faults(on):
         assert world.status("g", "X") == (TRUE, "")
         assert {e.name for e in world.cache.entries} == {"g", "h"}
         assert world.reasons()[-1] == "ProviderGone"
+        await asyncio.sleep(1_000)
+        assert world.reasons().count("ProviderGone") == 1
         assert world.intake.leases.get("b").lapsed
-        world.intake.forget("b")
+        world.cache.clear("g", "Z")
+        await asyncio.sleep(100)
+        assert world.status("g", "Z") is None
         assert not world.intake.knows("b")
 
     on(scenario, terms=LeaseTerms(gone_seconds=100))
