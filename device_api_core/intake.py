@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from device_api_core.cache import DeviceCache
 from device_api_core.clock import Clock
@@ -18,10 +17,10 @@ from device_api_core.errors import UpdateAborted
 from device_api_core.events import EventLog, Kind
 from device_api_core.gate import Hold, ReadGate
 from device_api_core.leases import Leases, LeaseTerms, Sign
+from device_api_core.life import Life
 from device_api_core.metrics import Metrics
 from device_api_core.readiness import Readiness
 from device_api_core.resources import Condition, Gpu, GpuSpec, GpuStatus
-from device_api_core.series import Numbers
 from device_api_core.tallies import Tallies
 
 LEASE_INTERVALS = 3
@@ -31,18 +30,6 @@ MAX_HOLD_SECONDS = 5.0
 
 Saving = Callable[[], asyncio.Future[None] | None]
 """What an acknowledgement of the changes so far has to wait for, or ``None``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Life:
-    """What a heartbeat says besides being one. ``synced`` is ``None`` if it does not say;
-    ``interval_seconds`` is the longest time the provider means to be silent; ``numbers`` are
-    unchanged if ``None``."""
-
-    synced: bool | None = None
-    summary: str = ""
-    interval_seconds: float | None = None
-    numbers: Numbers | None = None
 
 
 class Intake:

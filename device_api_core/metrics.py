@@ -45,8 +45,8 @@ class ProviderObservation:
 
 @dataclass(frozen=True, slots=True)
 class StateObservation:
-    """How the keeping of the state does: writes that failed, changes that were acknowledged before
-    they were on the disk, and whether writes succeed in time now."""
+    """Writes of the state that failed, changes that were acknowledged before they were on the disk,
+    and whether writes succeed in time now."""
 
     failures: int
     late: int
@@ -258,9 +258,7 @@ def _state_families(state: StateObservation) -> Iterable[Metric]:
         state.late,
     )
     yield GaugeMetricFamily(
-        f"{PREFIX}state_healthy",
-        "Whether the state is written in time.",
-        value=float(state.healthy),
+        f"{PREFIX}state_healthy", "Whether writes are in time.", value=float(state.healthy)
     )
 
 

@@ -15,8 +15,8 @@ from device_api_core.cache import DeviceCache
 from device_api_core.entries import SetCondition
 from device_api_core.errors import Conflict, LimitExceeded, NotFound, UpdateAborted
 from device_api_core.events import EventLog
-from device_api_core.intake import MAX_HOLD_SECONDS, Intake, Life
-from device_api_core.leases import HEARTBEAT_SECONDS, MAX_PROVIDERS, LeaseTerms
+from device_api_core.intake import MAX_HOLD_SECONDS, Intake
+from device_api_core.leases import HEARTBEAT_SECONDS, MAX_PROVIDERS, LeaseTerms, Life
 from device_api_core.metrics import Metrics
 from device_api_core.readiness import Readiness
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec, GpuStatus
@@ -304,7 +304,7 @@ def test_a_lost_provider_shows_no_gauges_and_keeps_its_counters(on):
         assert shown(world) == [2, 900]
         world.intake.heartbeat("a", [], Life())
         assert shown(world) == [2, 900], "nothing said is no change"
-        await asyncio.sleep(HEARTBEAT_LEASE_SECONDS + 1)
+        await asyncio.sleep(HEARTBEAT_SECONDS + 1)
         assert shown(world) == [2, None]
         world.intake.forget("a")
         assert shown(world) == [None, None]

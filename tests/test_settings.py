@@ -136,7 +136,7 @@ def test_the_nvml_options_are_options_of_its_table(parse):
 @pytest.mark.parametrize(
     ("file", "complaint"),
     [
-        ("helth_port = 1", "unknown key 'helth_port'; known are expect_provider, forget_lost_providers_after"),
+        ("helth_port = 1", "unknown key 'helth_port'; known are expect_provider, forget_lost"),
         ("[provider.nvml]\nx = 1", "provider must be a list of strings"),
         ("providers = 1", "providers must be tables"),
         ("providers.nvml = 1", "providers must be tables"),

@@ -14,7 +14,8 @@ from device_api_core.conversion import NANOS, gpu_spec_from_proto
 from device_api_core.entries import Change, SetCondition, SetStatus
 from device_api_core.errors import InvalidArgument
 from device_api_core.gate import Hold
-from device_api_core.intake import Intake, Life
+from device_api_core.intake import Intake
+from device_api_core.life import Life
 from device_api_core.reservations import Authority
 from device_api_core.server.transport import Exchange, Method, Unary, kept_first
 from device_api_core.validation import (
