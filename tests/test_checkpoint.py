@@ -151,12 +151,12 @@ async def test_a_caller_who_goes_away_harms_nobody(tmp_path):
 
 
 async def test_a_slow_disk_delays_an_acknowledgement_for_its_patience_only(tmp_path):
-    async with running(tmp_path, patience_seconds=0.2) as world:
+    async with running(tmp_path, patience_seconds=0.5) as world:
         async with held(tmp_path):
             world.say(FALSE)
-            assert 0.15 < await world.acknowledge() < 2
+            assert 0.4 < await world.acknowledge() < 2
             world.say(FALSE, message="more")
-            assert await world.acknowledge() < 0.1
+            assert await world.acknowledge() < 0.4
             state = world.checkpoint.observation()
             assert (state.healthy, state.late, state.failures) == (False, 2, 0)
             assert world.told() == ["StateNotWritten"]
@@ -180,7 +180,7 @@ async def test_a_disk_that_fails_refuses_nothing_and_is_made_good(tmp_path):
         assert await world.acknowledge() < 1
         await world.until("StateNotWritten")
         world.say(FALSE, "gpu-2")
-        assert await world.acknowledge() < 0.1
+        assert await world.acknowledge() < 0.4
         await asyncio.sleep(0.2)
         assert world.checkpoint.observation().failures >= 2
         assert world.told().count("StateNotWritten") == 1

@@ -16,7 +16,8 @@ from device_api_core.entries import SetCondition
 from device_api_core.errors import Conflict, LimitExceeded, NotFound, UpdateAborted
 from device_api_core.events import EventLog
 from device_api_core.intake import MAX_HOLD_SECONDS, Intake
-from device_api_core.leases import HEARTBEAT_SECONDS, MAX_PROVIDERS, LeaseTerms, Life
+from device_api_core.leases import HEARTBEAT_SECONDS, MAX_PROVIDERS, LeaseTerms
+from device_api_core.life import Life
 from device_api_core.metrics import Metrics
 from device_api_core.readiness import Readiness
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec, GpuStatus
