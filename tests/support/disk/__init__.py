@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import mmap
 import os
+import shutil
 import struct
 import subprocess
 import tempfile
@@ -29,6 +31,7 @@ class Fault(IntEnum):
 def library() -> Path:
     """The library to preload, compiled once for this process."""
     folder = Path(tempfile.mkdtemp(prefix="disk-faults-"))
+    atexit.register(shutil.rmtree, folder)
     path = folder / "faults.so"
     subprocess.run(
         [os.environ.get("CC", "cc"), "-O1", "-shared", "-fPIC", "-o", path, _SOURCE, "-ldl"],
