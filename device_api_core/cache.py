@@ -15,9 +15,14 @@ from device_api_core.errors import AlreadyExists, Conflict, LimitExceeded, NotFo
 from device_api_core.events import EventLog, Kind
 from device_api_core.metrics import Metrics
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec, GpuStatus
-from device_api_core.staging import Step, prepare, status_changes
+from device_api_core.staging import Step, prepare
+from device_api_core.transitions import record_refusal, record_restored, record_transitions
 from device_api_core.validation import MAX_GPUS, shortened
 from device_api_core.watch import WatchHub
+
+Noted = Callable[[str, Entry | None, Entry | None, int], None]
+"""Told of every change in a GPU: its name, what it was and what it is (``None`` if it is not there)
+and the counter's version."""
 
 _MAX_LAPSE_BYTES = 512
 """Of the text that a lapse leaves in every condition; it may come from a provider's exception."""
@@ -33,14 +38,14 @@ class DeviceCache:
         events: EventLog,
         metrics: Metrics,
         wall: Callable[[], int],
-        version_reached: Callable[[int], None],
+        noted: Noted | None = None,
         strict_unregister: bool = False,
     ) -> None:
         self._hub = hub
         self._events = events
         self._metrics = metrics
         self._wall = wall
-        self._version_reached = version_reached
+        self._noted = noted
         self._strict_unregister = strict_unregister
         self._entries: dict[str, Entry] = {}
         self._names_by_uuid: dict[str, str] = {}
@@ -90,6 +95,14 @@ class DeviceCache:
         """The conditions a provider owns, by GPU."""
         owned = {name: e.health.of(provider_id) for name, e in self._entries.items()}
         return {name: found for name, found in owned.items() if found}
+
+    def restore(self, entries: Iterable[Entry]) -> None:
+        """Install GPUs that are known from before a restart."""
+        step = self._prepare(entries, refusable=False)
+        self._list_bytes = step.list_bytes
+        for entry, _ in step.installs:
+            self._put(entry, None)
+            record_restored(self._events, entry)
 
     def register(
         self, name: str, spec: GpuSpec, provider_id: str, initial: GpuStatus | None = None
@@ -220,15 +233,25 @@ class DeviceCache:
         changed = 0
         self._list_bytes = step.list_bytes
         for entry, known in step.installs:
-            self._entries[entry.name] = entry
-            if known is not None and entry.version == known.version:
-                continue
-            changed += 1
-            if entry.spec.uuid and (known is None or known.spec is not entry.spec):
-                self._names_by_uuid[entry.spec.uuid.casefold()] = entry.name
-            self._publish("MODIFIED" if known else "ADDED", entry, entry.version)
-            self._record_transitions(entry, known)
+            if known is None or entry.version != known.version:
+                changed += 1
+                self._put(entry, known)
+                record_transitions(self._events, entry, known)
+            elif not entry.says_the_same(known):
+                self._entries[entry.name] = entry
+                self._note(entry.name, known, entry)
         return changed
+
+    def _put(self, entry: Entry, known: Entry | None) -> None:
+        self._entries[entry.name] = entry
+        if entry.spec.uuid and (known is None or known.spec is not entry.spec):
+            self._names_by_uuid[entry.spec.uuid.casefold()] = entry.name
+        self._publish("MODIFIED" if known else "ADDED", entry, entry.version)
+        self._note(entry.name, known, entry)
+
+    def _note(self, name: str, before: Entry | None, after: Entry | None) -> None:
+        if self._noted is not None:
+            self._noted(name, before, after, self._version)
 
     def _keep_or_remove(self, entry: Entry, health: conditions.Health, provider_id: str) -> bool:
         kept = replace(entry, registrants=entry.registrants - {provider_id}, health=health)
@@ -249,13 +272,13 @@ class DeviceCache:
         self._list_bytes -= len(entry.item)
         gone = encoded(entry, entry, self._version + 1)
         self._publish("DELETED", gone, gone.version)
+        self._note(entry.name, entry, None)
 
     def _publish(self, event_type: str, entry: Entry, version: int) -> None:
         self._version = version
         self._list_response = None
         self._hub.publish(version, codec.watch_response(event_type, entry.item))
         self._metrics.watch_events[event_type] += 1
-        self._version_reached(version)
 
     def _check_uuid(self, name: str, spec: GpuSpec, known: Entry | None) -> None:
         if not spec.uuid:
@@ -271,23 +294,4 @@ class DeviceCache:
     def _note_forgery(self, provider_id: str, change: Change, conflict: Conflict) -> None:
         if any(c.status is ConditionStatus.FALSE for c in change.conditions):
             self._metrics.refused_forgeries.inc()
-            self._events.record(
-                Kind.PROVIDER,
-                "FalseRefused",
-                f"a False was refused: {conflict.message}",
-                gpu=change.gpu,
-                provider_id=provider_id,
-                warning=True,
-            )
-
-    def _record_transitions(self, entry: Entry, known: Entry | None) -> None:
-        for was, c in status_changes(known.health if known else None, entry.health):
-            text = f"{c.type} {was or 'new'} -> {c.status} ({c.reason}) {c.message}"
-            self._events.record(
-                Kind.HEALTH,
-                c.reason or c.status.value,
-                text,
-                gpu=entry.name,
-                provider_id=c.provider_id,
-                warning=c.status is not ConditionStatus.TRUE,
-            )
+            record_refusal(self._events, provider_id, change.gpu, conflict)

@@ -1,110 +1,218 @@
-"""What survives a restart: the ceiling of the resource version.
+"""What survives a restart: noted on the event loop, written by a thread, acknowledged in between.
 
-The counter starts at the clock, so it rises across restarts unless the clock is set back. The
-ceiling covers that case: versions up to it may have been handed out, the next run starts above it.
-It is reserved in blocks and written by a thread of its own, so no update waits for the disk.
+A change is visible first, on the disk next, acknowledged last. The loop never waits for the disk:
+it hands what changed to the writer and gives whoever acknowledges something to wait for. What came
+in meanwhile shares the next commit. A disk that fails or is slow delays nothing for longer than
+``PATIENCE_SECONDS``: then changes are acknowledged before they are written, which is counted and
+told, until a write succeeds in time again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import queue
-import sqlite3
-import threading
-from contextlib import closing
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
-from device_api_core.errors import SettingsError
+from device_api_core.database import Database
+from device_api_core.entries import Entry
+from device_api_core.events import EventLog, Kind
+from device_api_core.observation import StateObservation
+from device_api_core.restoring import must_be_kept
+from device_api_core.rows import Contents
+from device_api_core.writer import Batch, Outcome, Writer
 
 logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 20
-"""Versions reserved at a time."""
-
-_MAX_VERSION = 2**63 - 1
-_FILE = "state.db"
-_SCHEMA = "CREATE TABLE IF NOT EXISTS version (id INTEGER PRIMARY KEY CHECK (id = 1), ceiling INT)"
-# Never lower: another server may have used the directory meanwhile.
-_WRITE = (
-    "INSERT INTO version VALUES (1, ?) "
-    "ON CONFLICT (id) DO UPDATE SET ceiling = max(ceiling, excluded.ceiling)"
-)
+"""Versions reserved at a time, so that no update waits for the disk because of its version."""
+PATIENCE_SECONDS = 1.0
+"""How long an acknowledgement waits for the disk."""
+BATCH_SECONDS = 1.0
+"""How long what may be lost waits for company."""
+RETRY_SECONDS = 1.0
+CLOSE_SECONDS = 2.0
 
 
-class VersionCeiling:
-    """The persisted upper bound of all versions ever handed out.
+class Checkpoint:
+    """Keeps everything that is noted. Lives on the event loop; the database is its thread's.
 
-    With an empty ``state_dir`` nothing is persisted. A directory or file that cannot be written
-    stops the start-up; a write that fails later is logged, counted in ``failures`` and tried again
-    with the next block.
+    ``monotonic`` is a clock in seconds. ``load`` comes first, then notes, then ``start``.
     """
 
-    def __init__(self, state_dir: str) -> None:
-        self._path = Path(state_dir) / _FILE if state_dir else None
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        boot_id: str,
+        events: EventLog,
+        monotonic: Callable[[], float],
+        patience_seconds: float = PATIENCE_SECONDS,
+        batch_seconds: float = BATCH_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
+        self._database = Database(directory)
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self._patience_seconds = patience_seconds
+        self._batch_seconds = batch_seconds
+        self._writer = Writer(
+            self._database, boot_id, self._tell, monotonic=monotonic, retry_seconds=retry_seconds
+        )
         self._ceiling = 0
-        self._requests: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._writer: threading.Thread | None = None
-        self.failures = 0
-        """Writes that failed since start."""
+        self._changed: dict[str, Entry | None] = {}
+        self._numbers = 0
+        self._urgent = 0
+        self._saved = 0
+        self._flush_later: asyncio.TimerHandle | None = None
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._trouble = ""
+        self._failures = 0
+        self._late = 0
 
-    def start(self, clock_microseconds: int) -> int:
-        """The version to start from: the clock, or just above the ceiling if that is higher.
+    def __repr__(self) -> str:
+        return f"<Checkpoint {self._database!r} at {self._saved} of {self._numbers}>"
+
+    def load(self, now: int) -> Contents:
+        """What was kept last, for :func:`~device_api_core.restoring.restored` to judge. ``now`` is
+        nanoseconds since the Unix epoch. A file that cannot be used is set aside; a disk that fails
+        is an alarm, and the server starts with what it has.
 
         Raises:
-            SettingsError: the state directory cannot be used.
+            SettingsError: the directory cannot be used, or another server uses it.
         """
-        if self._path is None:
-            return clock_microseconds
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            version = self._reserve_first(clock_microseconds)
-        except (OSError, sqlite3.Error) as error:
-            raise SettingsError(
-                f"--state-dir: cannot use {self._path}: {error}; make the directory writable, move "
-                "a damaged file away, or start without --state-dir"
-            ) from error
-        self._ceiling = version + BLOCK
-        self._writer = threading.Thread(target=self._drain, name="version-ceiling", daemon=True)
-        self._writer.start()
-        return version
+            self._database.claim()
+            contents = self._database.load(now)
+        except OSError as error:
+            self._degrade(f"the state cannot be read: {error}")
+            contents = Contents()
+        self._take_notes(self._database.take_notes())
+        self._ceiling = contents.ceiling
+        return contents
 
-    def reached(self, version: int) -> None:
-        """Reserve the next block in the background once half of this one is used."""
-        if self._writer is not None and version > self._ceiling - BLOCK // 2:
+    def reserve(self, version: int) -> None:
+        """Have a block of versions from this one on."""
+        self._ceiling = version + BLOCK
+
+    async def start(self) -> None:
+        """Write what was noted so far, and from now on whatever is. Returns once the versions are
+        reserved on the disk, or the disk has failed to."""
+        self._writer.start()
+        self._urgent = self._numbers + 1
+        self._flush(anyway=True)
+        if (saving := self.saving()) is not None:
+            await saving
+
+    def note(self, name: str, before: Entry | None, after: Entry | None, version: int) -> None:
+        """A GPU changed, in what readers see or in what only the server knows. ``version`` is the
+        counter's."""
+        self._changed[name] = after
+        if version > self._ceiling - BLOCK // 2:
             self._ceiling += BLOCK
-            self._requests.put(self._ceiling)
+        if must_be_kept(before, after):
+            # Flushed at the end of this step of the loop at the latest, so that what changed
+            # together is kept together.
+            self._urgent = self._numbers + 1
+            self._loop.call_soon(self._flush)
+        elif self._flush_later is None:
+            self._flush_later = self._loop.call_later(self._batch_seconds, self._flush)
+
+    def saving(self) -> asyncio.Future[None] | None:
+        """What an acknowledgement has to wait for, if there is something; it ends in
+        ``PATIENCE_SECONDS`` at the latest and never fails. No acknowledgement overtakes bad news
+        that is on its way to the disk, also not that of its repetition."""
+        if self._urgent <= self._saved or not self._writer.running:
+            return None
+        self._flush()
+        if self._trouble:
+            self._late += 1
+            return None
+        waiting: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append((self._urgent, waiting))
+        return waiting
+
+    def observation(self) -> StateObservation:
+        """Its health, for the metrics."""
+        return StateObservation(failures=self._failures, late=self._late, healthy=not self._trouble)
 
     def close(self) -> None:
-        """Write what is pending and end the writer."""
-        if self._writer is not None:
-            self._requests.put(None)
-            self._writer.join(timeout=1.0)
+        """Write what is pending and end the thread, in ``CLOSE_SECONDS`` at the most."""
+        if self._flush_later is not None:
+            self._flush_later.cancel()
+        self._flush()
+        if not self._writer.stop(CLOSE_SECONDS):
+            logger.error("the last changes are not on the disk", extra={"cause": self._trouble})
 
-    def _drain(self) -> None:
-        while (ceiling := self._requests.get()) is not None:
-            self._write(ceiling)
+    def _flush(self, *, anyway: bool = False) -> None:
+        if self._flush_later is not None:
+            self._flush_later.cancel()
+            self._flush_later = None
+        if not self._writer.running or not (self._changed or anyway):
+            return
+        self._numbers += 1
+        self._writer.put(Batch(self._numbers, self._changed, self._ceiling))
+        self._changed = {}
+        self._loop.call_later(self._patience_seconds, self._check, self._numbers)
 
-    def _reserve_first(self, clock_microseconds: int) -> int:
-        # Read and written under one lock, or two servers could start from one version.
-        with closing(self._connect()) as connection, connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(_SCHEMA)
-            row = connection.execute("SELECT ceiling FROM version WHERE id = 1").fetchone()
-            persisted = row[0] if row else 0
-            if not isinstance(persisted, int) or not 0 <= persisted < _MAX_VERSION - BLOCK:
-                raise sqlite3.DatabaseError(f"it holds {persisted!r} in place of a version")
-            version = max(clock_microseconds, persisted + 1)
-            connection.execute(_WRITE, (version + BLOCK,))
-        return version
+    def _check(self, number: int) -> None:
+        if self._saved < number:
+            seconds = self._patience_seconds
+            self._degrade(f"the disk takes more than {seconds:g} s to write the state")
 
-    def _write(self, ceiling: int) -> None:
+    def _tell(self, outcome: Outcome) -> None:
+        """Called by the writer's thread."""
         try:
-            with closing(self._connect()) as connection, connection:
-                connection.execute(_WRITE, (ceiling,))
-        except sqlite3.Error:
-            self.failures += 1
-            logger.exception("cannot write the version ceiling", extra={"path": str(self._path)})
+            self._loop.call_soon_threadsafe(self._note_outcome, outcome)
+        except RuntimeError:
+            # The loop is closed: only the last words of a server are not heard.
+            logger.info("the state was written after the server", extra={"error": outcome.error})
 
-    def _connect(self) -> sqlite3.Connection:
-        assert self._path is not None
-        return sqlite3.connect(self._path, timeout=5.0)
+    def _note_outcome(self, outcome: Outcome) -> None:
+        self._take_notes(outcome.notes)
+        if outcome.error:
+            self._failures += 1
+            self._degrade(f"the state cannot be written: {outcome.error}")
+            return
+        self._saved = outcome.number
+        while self._waiting and self._waiting[0][0] <= outcome.number:
+            self._release(self._waiting.popleft()[1])
+        if not self._trouble:
+            return
+        if outcome.seconds < self._patience_seconds:
+            self._trouble = ""
+            self._record("StateWritten", "the state is written in time again", warning=False)
+        else:
+            self._loop.call_later(self._patience_seconds, self._probe)
+
+    def _probe(self) -> None:
+        """Find out whether the disk has become faster, though nothing has changed."""
+        if self._trouble:
+            self._ceiling += 1
+            self._flush(anyway=True)
+
+    def _degrade(self, trouble: str) -> None:
+        """Let nobody wait for the disk until it works again."""
+        if not self._trouble:
+            self._record(
+                "StateNotWritten",
+                f"{trouble}; changes are acknowledged before they are kept, and a restart now "
+                "may forget a fault",
+            )
+        self._trouble = trouble
+        self._late += sum(not waiting.done() for _, waiting in self._waiting)
+        while self._waiting:
+            self._release(self._waiting.popleft()[1])
+
+    def _release(self, waiting: asyncio.Future[None]) -> None:
+        # Cancelled is a caller who went away.
+        if not waiting.done():
+            waiting.set_result(None)
+
+    def _take_notes(self, notes: tuple[str, ...]) -> None:
+        for note in notes:
+            self._record("StateSetAside", note)
+
+    def _record(self, reason: str, text: str, *, warning: bool = True) -> None:
+        self._events.record(Kind.SERVER, reason, text, warning=warning)

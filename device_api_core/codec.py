@@ -18,6 +18,7 @@ from device_api_core._proto import gpu_pb2, provider_pb2
 from device_api_core.conversion import (
     NANOS,
     condition_to_proto,
+    gpu_spec_from_proto,
     gpu_spec_to_proto,
     nanoseconds,
 )
@@ -73,6 +74,11 @@ def decode_status(message: gpu_pb2.GpuStatus, provider_id: str, field: str) -> G
         for i, c in enumerate(message.conditions)
     )
     return GpuStatus(conditions, message.recommended_action)
+
+
+def parse_spec(data: bytes) -> GpuSpec:
+    """An encoded ``GpuSpec``. Raises ``InvalidArgument`` if the bytes are not one."""
+    return gpu_spec_from_proto(decode(gpu_pb2.GpuSpec, data))
 
 
 def encode_spec(spec: GpuSpec) -> bytes:

@@ -73,6 +73,18 @@ def new_health(now: int) -> Health:
     return Health((), (), _ready((), None, now))
 
 
+def assembled(
+    conditions: Iterable[Condition],
+    actions: tuple[Action, ...],
+    ready: Condition | None,
+    now: int,
+) -> Health:
+    """A health from its parts. ``ready`` is the Ready that was computed last: its time stays if
+    its status does."""
+    ordered = tuple(sorted(conditions, key=_key))
+    return Health(ordered, actions, _ready(ordered, ready, now))
+
+
 def set_condition(health: Health, new: Condition, now: int) -> Health:
     """Set one condition of ``new.provider_id``. Raises ``Conflict`` if another provider owns the
     type."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,10 +13,12 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from device_api_core import __version__, codec
 from device_api_core.cache import DeviceCache
-from device_api_core.checkpoint import VersionCeiling
+from device_api_core.clock import SystemClock
 from device_api_core.errors import Unavailable
 from device_api_core.events import EventLog
-from device_api_core.intake import HEARTBEAT_LEASE_SECONDS, MAX_HOLD_SECONDS, Intake
+from device_api_core.intake import MAX_HOLD_SECONDS, Intake
+from device_api_core.leases import HEARTBEAT_SECONDS, LeaseTerms
+from device_api_core.memory import Memory
 from device_api_core.metrics import Metrics
 from device_api_core.plugins.discovery import Plugin, discover, named
 from device_api_core.plugins.homes import Home
@@ -50,24 +51,12 @@ PROVIDER_SOCKET_MODE = 0o600
 _PROVIDER_STOP_SECONDS = 5.0
 
 
-class SystemClock:
-    """The system's two clocks."""
-
-    def monotonic(self) -> float:
-        """Seconds; never set back."""
-        return time.monotonic()
-
-    def wall(self) -> int:
-        """Nanoseconds since the Unix epoch."""
-        return time.time_ns()
-
-
 @dataclass(frozen=True, slots=True)
 class Tuning:
     """The numbers of the API's promise. They are not settings: clients rely on them."""
 
     grace_seconds: float = GRACE_SECONDS
-    heartbeat_lease_seconds: float = HEARTBEAT_LEASE_SECONDS
+    heartbeat_lease_seconds: float = HEARTBEAT_SECONDS
     max_hold_seconds: float = MAX_HOLD_SECONDS
     bookmark_seconds: float = BOOKMARK_SECONDS
     first_pause_seconds: float = FIRST_PAUSE_SECONDS
@@ -101,10 +90,9 @@ class Daemon:
             self._reservations.reserve(plugin.name, types)
         self.metrics = Metrics(CollectorRegistry(), version=__version__, node=settings.node)
         self._events = EventLog(wall=clock.wall, monotonic=clock.monotonic)
-        self._ceiling = VersionCeiling(settings.state_dir)
-        start_version = self._ceiling.start(clock.wall() // 1_000)
+        self._memory = Memory(settings.state_dir, events=self._events, clock=clock)
         self._hub = WatchHub(
-            start_version,
+            self._memory.first_version,
             encode_bookmark=codec.bookmark,
             queue_events=tuning.queue_events,
             history_events=tuning.history_events,
@@ -116,7 +104,7 @@ class Daemon:
             events=self._events,
             metrics=self.metrics,
             wall=clock.wall,
-            version_reached=self._ceiling.reached,
+            noted=self._memory.noted,
             strict_unregister=settings.strict_unregister,
         )
         self.readiness = Readiness(
@@ -133,10 +121,15 @@ class Daemon:
             events=self._events,
             metrics=self.metrics,
             clock=clock,
-            require_heartbeat=settings.require_heartbeat,
-            heartbeat_lease_seconds=tuning.heartbeat_lease_seconds,
+            terms=LeaseTerms(
+                tuning.heartbeat_lease_seconds,
+                required=settings.require_heartbeat,
+                gone_seconds=settings.forget_lost_providers_after,
+            ),
             max_hold_seconds=tuning.max_hold_seconds,
+            saving=self._memory.saving,
         )
+        self._memory.recall(self.cache, self.intake, self.readiness, chosen)
         self.installed = ", ".join(p.name for p in plugins) or "none"
         self._supervisor = Supervisor(
             chosen,
@@ -160,7 +153,7 @@ class Daemon:
             roster=self._roster,
             events=self._events,
             readiness=self.readiness,
-            ceiling=self._ceiling,
+            state=self._memory.observation,
             facts=self._facts,
         )
         self.metrics.observe(self._observer.observe)
@@ -176,7 +169,7 @@ class Daemon:
         """
         settings = self._settings
         async with AsyncExitStack() as stack:
-            stack.callback(self._ceiling.close)
+            await stack.enter_async_context(self._memory.writing())
             # First, so that these pages answer to the end: a server that drains is alive.
             pages = health_pages(self.readiness, self._observer)
             health = await self._serve_http(stack, settings.health_port, pages)

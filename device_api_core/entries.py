@@ -48,6 +48,14 @@ class Entry:
             and self.health.recommended_action == other.health.recommended_action
         )
 
+    def says_the_same(self, other: Entry) -> bool:
+        """Whether it holds nothing new, for readers or for the server alone."""
+        return (
+            self.health is other.health
+            and self.spec is other.spec
+            and self.registrants == other.registrants
+        )
+
     @property
     def gpu(self) -> Gpu:
         """The GPU as readers see it."""
@@ -87,6 +95,11 @@ class Entry:
             self.parts,
             self.item,
         )
+
+    @property
+    def owners(self) -> frozenset[str]:
+        """The providers that registered the GPU or own a condition on it."""
+        return self.registrants | {c.provider_id for c in self.health.conditions}
 
     def belongs_to(self, provider_id: str) -> bool:
         """Whether the provider registered the GPU or owns a condition on it."""

@@ -30,6 +30,7 @@ class Kind(StrEnum):
     HEALTH = "health"
     PROVIDER = "provider"
     OPERATOR = "operator"
+    SERVER = "server"
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,11 @@ class ReadGate:
         """How many updates are held now."""
         return len(self._holds)
 
+    @property
+    def holders(self) -> frozenset[str]:
+        """The providers that hold an update now."""
+        return frozenset(self._holds)
+
     def hold(self, provider_id: str, gpus: tuple[str, ...]) -> Hold:
         """Close the gate for readers that arrive from now on.
 

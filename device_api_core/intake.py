@@ -6,48 +6,30 @@ what is wrong. A provider that crashes or falls silent is no longer believed whe
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 from device_api_core.cache import DeviceCache
+from device_api_core.clock import Clock
 from device_api_core.conditions import has_lapsed
 from device_api_core.entries import Change
 from device_api_core.errors import UpdateAborted
 from device_api_core.events import EventLog, Kind
 from device_api_core.gate import Hold, ReadGate
-from device_api_core.leases import Leases, Sign
+from device_api_core.leases import Leases, LeaseTerms, Sign
+from device_api_core.life import Life
 from device_api_core.metrics import Metrics
 from device_api_core.readiness import Readiness
 from device_api_core.resources import Condition, Gpu, GpuSpec, GpuStatus
-from device_api_core.series import Numbers
 from device_api_core.tallies import Tallies
 
-HEARTBEAT_LEASE_SECONDS = 60.0
 LEASE_INTERVALS = 3
 """A provider that states its interval may miss two of them."""
 MAX_HOLD_SECONDS = 5.0
 
 
-class Clock(Protocol):
-    """Two clocks: ``monotonic`` in seconds for intervals, ``wall`` in nanoseconds since the Unix
-    epoch for what people read."""
-
-    def monotonic(self) -> float: ...
-
-    def wall(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Life:
-    """What a heartbeat says besides being one. ``synced`` is ``None`` if it does not say;
-    ``interval_seconds`` is the longest time the provider means to be silent; ``numbers`` are
-    unchanged if ``None``."""
-
-    synced: bool | None = None
-    summary: str = ""
-    interval_seconds: float | None = None
-    numbers: Numbers | None = None
+Saving = Callable[[], asyncio.Future[None] | None]
+"""What an acknowledgement of the changes so far has to wait for, or ``None``."""
 
 
 class Intake:
@@ -61,22 +43,27 @@ class Intake:
         events: EventLog,
         metrics: Metrics,
         clock: Clock,
-        require_heartbeat: bool = False,
-        heartbeat_lease_seconds: float = HEARTBEAT_LEASE_SECONDS,
+        terms: LeaseTerms | None = None,
         max_hold_seconds: float = MAX_HOLD_SECONDS,
+        saving: Saving | None = None,
     ) -> None:
         self._cache = cache
         self._readiness = readiness
         self._events = events
         self._metrics = metrics
-        self._require_heartbeat = require_heartbeat
-        self._heartbeat_lease_seconds = heartbeat_lease_seconds
+        self._terms = terms = terms or LeaseTerms()
         self._max_hold_seconds = max_hold_seconds
+        self.saving = saving
+        """``None`` if nothing is kept over restarts."""
         self.gate = ReadGate(
             max_hold_seconds=max_hold_seconds, clock=clock.monotonic, expired=self._hold_expired
         )
         self.leases = Leases(
-            monotonic=clock.monotonic, wall=clock.wall, expired=self._lease_expired
+            monotonic=clock.monotonic,
+            wall=clock.wall,
+            expired=self._lease_expired,
+            gone=self._gone_for_good,
+            gone_seconds=terms.gone_seconds,
         )
         self.tallies = Tallies()
         metrics.registry.register(self.tallies)
@@ -89,7 +76,7 @@ class Intake:
         self, provider_id: str, name: str, spec: GpuSpec, initial: GpuStatus | None = None
     ) -> tuple[bool, int]:
         """See :meth:`DeviceCache.register`."""
-        self.leases.require_room(provider_id)
+        self._require_room(provider_id)
         registered = self._cache.register(name, spec, provider_id, initial)
         sign = self.heard(provider_id)
         self._readiness.evaluate()
@@ -108,7 +95,7 @@ class Intake:
 
     def apply(self, provider_id: str, changes: Sequence[Change]) -> dict[str, int]:
         """See :meth:`DeviceCache.apply`."""
-        self.leases.require_room(provider_id)
+        self._require_room(provider_id)
         versions = self._cache.apply(provider_id, changes)
         self._reported(self.heard(provider_id))
         return versions
@@ -130,7 +117,7 @@ class Intake:
         not there, ``LimitExceeded``."""
         for name in gpus:
             self._cache.get(name)
-        self.leases.require_room(provider_id)
+        self._require_room(provider_id)
         self.heard(provider_id)
         return self.gate.hold(provider_id, gpus)
 
@@ -172,18 +159,19 @@ class Intake:
         if known is None:
             self._metrics.know_provider(provider_id)
         unleased = known is None or known.lease_seconds is None
-        if self._require_heartbeat and lease_seconds is None and unleased:
-            lease_seconds = self._heartbeat_lease_seconds
+        if self._terms.required and lease_seconds is None and unleased:
+            lease_seconds = self._terms.heartbeat_seconds
         return self.leases.heard(provider_id, lease_seconds=lease_seconds)
 
     def heartbeat(self, provider_id: str, gpus: Sequence[str], life: Life) -> bool:
         """Renew a remote provider's lease. Returns False if it should register and report again:
         none of its GPUs is known, or what it said is no longer believed."""
-        self.leases.require_room(provider_id)
-        lease = self._heartbeat_lease_seconds
+        self._require_room(provider_id)
+        lease = self._terms.heartbeat_seconds
         if life.interval_seconds is not None:
             lease = LEASE_INTERVALS * life.interval_seconds
-        first = self.leases.get(provider_id) is None
+        known = self.leases.get(provider_id)
+        first = known is None or known.heard_at is None
         sign = self.heard(provider_id, lease_seconds=lease)
         sign.summary = life.summary or sign.summary
         sign.tells_synced = life.synced is not None
@@ -200,7 +188,7 @@ class Intake:
         if gpus:
             named = set(gpus)
             owned = [e for e in owned if e.name in named]
-        if not owned or any(has_lapsed(e.health, provider_id) for e in owned):
+        if first or not owned or any(has_lapsed(e.health, provider_id) for e in owned):
             return False
         if life.synced is not False:
             self._synced(sign)
@@ -242,12 +230,22 @@ class Intake:
         self._events.record(
             Kind.OPERATOR,
             "ProviderForgotten",
-            f"forgot provider {provider_id or '(anonymous)'}: {counts[1]} conditions removed on "
-            f"{counts[0]} GPUs",
+            f"forgot {_named(provider_id)}: {counts[1]} conditions removed on {counts[0]} GPUs",
             provider_id=provider_id,
             warning=True,
         )
         return counts
+
+    def _require_room(self, provider_id: str) -> None:
+        """Raises ``LimitExceeded`` if there is no room for a new id, not even in the place of one
+        that owns nothing: that one loses nothing but its place in a list."""
+        if self.leases.full and self.leases.get(provider_id) is None:
+            owners = {owner for entry in self._cache.entries for owner in entry.owners}
+            needed = owners | self._lost_listeners.keys() | self.gate.holders
+            idle = (s for s in self.leases.signs if s.provider_id not in needed)
+            if (oldest := min(idle, key=lambda s: s.heard, default=None)) is not None:
+                self._drop(oldest.provider_id)
+        self.leases.require_room(provider_id)
 
     def _drop(self, provider_id: str) -> None:
         self.leases.forget(provider_id)
@@ -263,9 +261,7 @@ class Intake:
         self._metrics.heartbeat_timeouts.labels(provider_id).inc()
         sign = self.leases.get(provider_id)
         seconds = sign.lease_seconds if sign and sign.lease_seconds else 0.0
-        message = (
-            f"nothing was heard from provider {provider_id or '(anonymous)'} for {seconds:g} s"
-        )
+        message = f"nothing was heard from {_named(provider_id)} for {seconds:g} s"
         self.failed(provider_id, "ProviderLost", message)
         self._events.record(
             Kind.PROVIDER, "ProviderLost", message, provider_id=provider_id, warning=True
@@ -275,3 +271,28 @@ class Intake:
         elif not self._cache.owned_by(provider_id):
             # A heartbeat without a GPU leaves nothing worth remembering.
             self._drop(provider_id)
+
+    def _gone_for_good(self, provider_id: str) -> None:
+        """Nobody waits for it any more. What it said is withdrawn in its place; a fault stays until
+        an operator says otherwise."""
+        if provider_id in self._lost_listeners:
+            return
+        before = self._cache.version
+        for entry in self._cache.owned_by(provider_id):
+            self._cache.withdraw(entry.name, provider_id)
+        left = len(self._cache.owned_by(provider_id))
+        if left and self._cache.version == before:
+            return
+        text = (
+            f"{_named(provider_id)} stayed away for {self._terms.gone_seconds:g} s: what it said "
+            f"is dropped, except for faults on {left} GPUs"
+        )
+        self._events.record(
+            Kind.PROVIDER, "ProviderGone", text, provider_id=provider_id, warning=True
+        )
+        if not left:
+            self._drop(provider_id)
+
+
+def _named(provider_id: str) -> str:
+    return f"provider {provider_id or '(anonymous)'}"

@@ -54,22 +54,33 @@ class ObservedGpu(Protocol):
 class ProviderObservation:
     """One provider at the moment of a scrape. ``state`` is one of :data:`PROVIDER_STATES`.
     ``last_heard`` is seconds since the Unix epoch and ``silence`` seconds since then on a clock
-    that nobody sets; both are ``None`` if it was never heard. ``lease`` is its lease in seconds,
-    ``None`` for a writer without one."""
+    that nobody sets; both are ``None`` if it was never heard. ``lease`` is its lease in seconds and
+    ``lease_left`` what is left of it, 0 once it ran out; ``None`` for a writer without one."""
 
     provider_id: str
     state: str
     last_heard: float | None
     silence: float | None
     lease: float | None
+    lease_left: float | None
     gpus: int
     restarts: int
     plugin: bool
 
 
 @dataclass(frozen=True, slots=True)
+class StateObservation:
+    """How the keeping of the state does: writes that failed, changes that were acknowledged before
+    they were on the disk, and whether writes succeed in time now."""
+
+    failures: int
+    late: int
+    healthy: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
-    """The state at the moment of a scrape."""
+    """The state at the moment of a scrape. ``state`` is ``None`` without a state directory."""
 
     gpus: Sequence[ObservedGpu]
     resource_version: int
@@ -81,7 +92,7 @@ class Observation:
     holds: Durations
     readers_parked: int
     read_waits: Durations
-    state_write_failures: int
+    state: StateObservation | None
     ready: bool
     providers: Sequence[ProviderObservation]
 
@@ -115,7 +126,8 @@ class StateCollector(Collector):
             "watch_events_dropped", "Events not delivered to an open watch; always 0.", 0
         )
         yield _counter("watches_ended_slow", "Watches ended as too slow.", now.watches_ended_slow)
-        yield _counter("state_write_failures", "Failed state writes.", now.state_write_failures)
+        if now.state is not None:
+            yield from _state_families(now.state)
         yield from _histograms(now)
         yield from _nvml_gauges(now.providers)
         yield from _provider_families(now.providers)
@@ -219,6 +231,16 @@ def _histograms(now: Observation) -> Iterable[Metric]:
         )
 
 
+def _state_families(state: StateObservation) -> Iterable[Metric]:
+    yield _counter("state_write_failures", "Failed writes of the state.", state.failures)
+    yield _counter(
+        "state_late_acknowledgements",
+        "Changes acknowledged before they were on the disk, because it failed or was slow.",
+        state.late,
+    )
+    yield _gauge("state_healthy", "Whether the state is written in time.", float(state.healthy))
+
+
 def _nvml_gauges(providers: Iterable[ProviderObservation]) -> Iterable[Metric]:
     """The documented names for the built-in monitor: what a generic provider series says, of the
     plugin called nvml."""
@@ -238,6 +260,7 @@ def _provider_families(providers: Iterable[ProviderObservation]) -> Iterable[Met
     heard = _by_provider("last_heartbeat_timestamp_seconds", "Unix time of its last sign of life.")
     silence = _by_provider("lease_age_seconds", "Time since its last sign of life.")
     lease = _by_provider("lease_seconds", "How long it may be silent, if it has a lease.")
+    left = _by_provider("lease_remaining_seconds", "What is left of its lease; 0 once it ran out.")
     gpus = _by_provider("gpus_managed", "GPUs it registered or reports on.")
     restarts = CounterMetricFamily(
         f"{PREFIX}provider_restarts", "Restarts after a failure.", labels=["provider_id"]
@@ -249,10 +272,15 @@ def _provider_families(providers: Iterable[ProviderObservation]) -> Iterable[Met
             state.add_metric([*id_, each], float(p.state == each))
         gpus.add_metric(id_, p.gpus)
         restarts.add_metric(id_, p.restarts)
-        for family, value in ((heard, p.last_heard), (silence, p.silence), (lease, p.lease)):
+        for family, value in (
+            (heard, p.last_heard),
+            (silence, p.silence),
+            (lease, p.lease),
+            (left, p.lease_left),
+        ):
             if value is not None:
                 family.add_metric(id_, value)
-    return connected, state, heard, silence, lease, gpus, restarts
+    return connected, state, heard, silence, lease, left, gpus, restarts
 
 
 def _by_provider(name: str, text: str, *labels: str) -> GaugeMetricFamily:

@@ -34,6 +34,7 @@ class Readiness:
         self._changed = changed
         self._grace_ends = clock() + grace_seconds
         self._ready = False
+        self._remembers = False
         self._stopping = False
 
     def __repr__(self) -> str:
@@ -53,6 +54,11 @@ class Readiness:
             return ""
         noun = "provider" if len(self._missing) == 1 else "providers"
         return f"waiting for {noun} {', '.join(sorted(self._missing))} to report once"
+
+    def remembers(self) -> None:
+        """GPUs are known from before a restart. They are shown at once, since nothing in them is
+        True: only who asks whether all providers have reported still has to wait."""
+        self._remembers = True
 
     def synced(self, provider_id: str) -> None:
         """A provider has reported everything it sees."""
@@ -89,5 +95,5 @@ class Readiness:
         """Raises ``Unavailable`` if a read cannot be answered truthfully yet."""
         if self._missing:
             self.evaluate()
-        if not self._ready:
+        if not self._ready and not (self._remembers and self._known_gpus() > 0):
             raise Unavailable(f"not ready: {self.waiting_for}")

@@ -18,8 +18,8 @@ RUNNING = frozenset({"starting", "running", "silent", "failed"})
 @dataclass(frozen=True, slots=True)
 class ProviderStatus:
     """One provider. ``home`` is ``thread``, ``process``, ``remote``, or empty if it does not run;
-    ``last_heard`` is nanoseconds since the Unix epoch; ``lease_seconds`` is ``None`` without a
-    lease."""
+    ``last_heard`` is nanoseconds since the Unix epoch; the length of the lease and what
+    is left of it, 0 once it ran out, are ``None`` without a lease."""
 
     name: str
     home: str
@@ -33,6 +33,7 @@ class ProviderStatus:
     gpus: int = 0
     last_heard: int | None = None
     lease_seconds: float | None = None
+    lease_left_seconds: float | None = None
     synced: bool = False
     summary: str = ""
     types: tuple[str, ...] = ()
@@ -107,6 +108,7 @@ class Roster:
                 last_heard=None if p.last_heard is None else p.last_heard / 1e9,
                 silence=self._intake.leases.silence(p.name),
                 lease=p.lease_seconds,
+                lease_left=p.lease_left_seconds,
                 gpus=p.gpus,
                 restarts=p.restarts,
                 plugin=p.home != "remote",
@@ -125,15 +127,19 @@ class Roster:
             gpus=held[status.name].gpus,
             last_heard=sign.heard_at,
             lease_seconds=sign.lease_seconds,
+            lease_left_seconds=self._intake.leases.left_seconds(sign),
         )
 
 
 def _remote(sign: Sign, held: defaultdict[str, _Holdings]) -> ProviderStatus:
+    reason = "its lease ran out" if sign.lapsed else ""
+    if sign.heard_at is None:
+        reason = "it was not heard since the server was restarted"
     return ProviderStatus(
         sign.provider_id,
         "remote",
         "lost" if sign.lapsed else "running",
-        "its lease ran out" if sign.lapsed else "",
+        reason,
         synced=sign.synced,
         summary=sign.summary,
         types=tuple(sorted(held[sign.provider_id].types)),

@@ -84,6 +84,11 @@ class Settings:
     require_heartbeat: bool = _setting(
         False, "Every remote provider needs a lease, also one that never sends Heartbeat."
     )
+    forget_lost_providers_after: float = _setting(
+        86_400.0,
+        "Seconds after which a remote provider whose lease ran out counts as gone for good: its "
+        "conditions are dropped, but never a fault. 0 keeps them.",
+    )
     state_dir: str = _setting(
         "", "Directory for what must survive a restart; empty for none. Created with mode 0700."
     )
@@ -107,7 +112,7 @@ class Settings:
         for name, table in self.providers.items():
             if not isinstance(table.get(_ISOLATE, False), bool):
                 raise SettingsError(f"[providers.{name}]: {_ISOLATE} must be true or false")
-        for name in ("shutdown_timeout", "shutdown_delay"):
+        for name in ("shutdown_timeout", "shutdown_delay", "forget_lost_providers_after"):
             # Not "< 0", which lets "nan" pass.
             if not 0 <= getattr(self, name) < math.inf:
                 raise SettingsError(f"--{name.replace('_', '-')} must be 0 or more seconds")

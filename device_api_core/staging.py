@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from device_api_core import conditions
-from device_api_core.conditions import Health
 from device_api_core.entries import Entry, encoded
 from device_api_core.errors import LimitExceeded
 from device_api_core.resources import Condition, ConditionStatus
@@ -78,23 +77,6 @@ def prepare(
         list_bytes += len(fitting.item) - known_bytes
         installs.append((fitting, known))
     return Step(tuple(installs), list_bytes, cut)
-
-
-def status_changes(before: Health | None, after: Health) -> list[tuple[str, Condition]]:
-    """The conditions whose status changed, each with the status it had (``""`` if it is new). A
-    new True is no news."""
-    known = before.conditions if before else ()
-    same = set(map(id, known))
-    new = [c for c in after.conditions if id(c) not in same]
-    was = {(c.type, c.provider_id): c for c in known} if new else {}
-    changed: list[tuple[str, Condition]] = []
-    for c in new:
-        old = was.get((c.type, c.provider_id))
-        if old is None and c.status is not ConditionStatus.TRUE:
-            changed.append(("", c))
-        elif old is not None and old.status is not c.status:
-            changed.append((old.status.value, c))
-    return changed
 
 
 def _keeping(known: Entry, changed: Entry) -> Entry:

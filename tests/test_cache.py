@@ -54,7 +54,8 @@ class World:
 
     def __init__(self, *, strict=False, **hub_options):
         self.now = 10
-        self.reached = []
+        self.versions = []
+        self.noted = {}
         self.hub = WatchHub(START, encode_bookmark=codec.bookmark, **hub_options)
         self.events = EventLog(wall=lambda: self.now, monotonic=lambda: self.now)
         self.metrics = Metrics(CollectorRegistry(), version="1", node="n")
@@ -63,9 +64,16 @@ class World:
             events=self.events,
             metrics=self.metrics,
             wall=lambda: self.now,
-            version_reached=self.reached.append,
+            noted=self.note,
             strict_unregister=strict,
         )
+
+    def note(self, name, before, after, version):
+        assert self.noted.pop(name, None) is before
+        if after is not None:
+            self.noted[name] = after
+        if version != (self.versions or [START])[-1]:
+            self.versions.append(version)
 
     def set(self, gpu, type_, status, reason="", *, by="a", message=""):
         change = SetCondition(gpu, Condition(type_, status, reason, message, None, by))
@@ -425,8 +433,12 @@ class CacheMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_change_was_one_version(self):
-        assert self.world.reached == [version for version, _, _ in self.log]
-        assert all(b == a + 1 for a, b in pairwise([START, *self.world.reached]))
+        assert self.world.versions == [version for version, _, _ in self.log]
+        assert all(b == a + 1 for a, b in pairwise([START, *self.world.versions]))
+
+    @invariant()
+    def everything_is_noted_hidden_changes_too(self):
+        assert self.world.noted == {e.name: e for e in self.world.cache.entries}
 
     @invariant()
     def owners_are_found(self):

@@ -1,193 +1,243 @@
-"""Versions rise over restarts, whatever the clock and the disk do."""
+"""The order of things: visible, on the disk, acknowledged; and a disk that does not keep up."""
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from device_api_core.checkpoint import BLOCK, VersionCeiling
-from device_api_core.errors import SettingsError
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
-NOW = 1_700_000_000_000_000
+from kept import NOW
+
+from device_api_core.checkpoint import BLOCK, Checkpoint
+from device_api_core.conditions import assembled, new_health
+from device_api_core.database import Database
+from device_api_core.entries import Entry, encoded
+from device_api_core.events import EventLog
+from device_api_core.resources import Condition, ConditionStatus, GpuSpec
+
+TRUE, FALSE = ConditionStatus.TRUE, ConditionStatus.FALSE
 
 
-@contextmanager
-def running(directory, clock=NOW):
-    """One run of the server: its ceiling and its first version."""
-    ceiling = VersionCeiling(str(directory))
+FAULT = assembled([Condition("Fan", FALSE, "", "", NOW, "alpha")], (), None, NOW)
+
+
+class World:
+    """A checkpoint whose disk is real, and what it tells people."""
+
+    def __init__(self, directory, **times):
+        self.events = EventLog(wall=time.time_ns, monotonic=time.monotonic)
+        self.checkpoint = Checkpoint(
+            directory, boot_id="boot", events=self.events, monotonic=time.monotonic, **times
+        )
+
+    def say(self, status, name="gpu-0", message="", version=1):
+        said = Condition("Fan", status, "", message, NOW, "alpha")
+        health = assembled([said], (), None, NOW)
+        entry = encoded(Entry(name, GpuSpec(), frozenset(), health), None, version)
+        before = encoded(Entry(name, GpuSpec(), frozenset(), new_health(NOW)), None, 1)
+        self.checkpoint.note(name, before, entry, version)
+
+    async def acknowledge(self):
+        """Returns how long that took."""
+        began = time.monotonic()
+        if (saving := self.checkpoint.saving()) is not None:
+            await saving
+        return time.monotonic() - began
+
+    def told(self):
+        return [e.reason for e in self.events.newest(limit=0)]
+
+    async def until(self, reason):
+        async with asyncio.timeout(10):
+            while reason not in self.told():
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def running(directory, **times):
+    world = World(directory, **times)
+    world.checkpoint.load(NOW)
+    world.checkpoint.reserve(1)
+    await world.checkpoint.start()
     try:
-        yield ceiling, ceiling.start(clock)
+        yield world
     finally:
-        ceiling.close()
+        world.checkpoint.close()
 
 
 def on_disk(directory):
-    with closing(sqlite3.connect(directory / "state.db")) as connection:
-        return connection.execute("SELECT ceiling FROM version").fetchall()
+    """What another process would read now."""
+    contents = Database(directory).load(NOW)
+    return {e.name: (c.status, c.message) for e in contents.entries for c in e.health.conditions}
 
 
-def test_without_a_directory_the_clock_is_all_there_is():
-    with running("") as (ceiling, version):
-        assert version == NOW
-        ceiling.reached(NOW + 10 * BLOCK)
+@asynccontextmanager
+async def held(directory):
+    """The disk takes its time: somebody else writes for as long as the block lasts."""
+    with closing(sqlite3.connect(directory / "state.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
 
 
-def test_the_first_run_starts_at_the_clock_and_reserves_a_block(tmp_path):
-    with running(tmp_path / "new" / "dir") as (_, version):
-        assert version == NOW
-        assert on_disk(tmp_path / "new" / "dir") == [(NOW + BLOCK,)]
-    assert (tmp_path / "new" / "dir").stat().st_mode & 0o777 == 0o700
+async def test_bad_news_is_on_the_disk_when_it_is_acknowledged(tmp_path):
+    async with running(tmp_path) as world:
+        for number in range(5):
+            world.say(FALSE, message=str(number))
+            await world.acknowledge()
+            assert on_disk(tmp_path) == {"gpu-0": (FALSE, str(number))}
 
 
-def test_a_clock_that_was_set_back_does_not_set_versions_back(tmp_path):
-    with running(tmp_path):
+async def test_good_news_waits_for_company_and_delays_nobody(tmp_path):
+    async with running(tmp_path, batch_seconds=0.2) as world:
+        world.say(TRUE)
+        assert world.checkpoint.saving() is None
+        await asyncio.sleep(0.02)
+        assert on_disk(tmp_path) == {}
+        async with asyncio.timeout(10):
+            while on_disk(tmp_path) != {"gpu-0": (TRUE, "")}:
+                await asyncio.sleep(0.02)
+
+
+async def test_bad_news_takes_the_good_news_before_it_along(tmp_path):
+    async with running(tmp_path, batch_seconds=1_000) as world:
+        world.say(TRUE, "gpu-1")
+        world.say(FALSE)
+        await world.acknowledge()
+        assert set(on_disk(tmp_path)) == {"gpu-0", "gpu-1"}
+
+
+async def test_nobody_is_acknowledged_before_bad_news_that_is_on_its_way(tmp_path):
+    async with running(tmp_path) as world:
+        async with held(tmp_path):
+            world.say(FALSE)
+            first, again = world.checkpoint.saving(), world.checkpoint.saving()
+            await asyncio.sleep(0.05)
+            assert not first.done()
+            assert not again.done()
+        await asyncio.gather(first, again)
+        assert on_disk(tmp_path) == {"gpu-0": (FALSE, "")}
+
+
+async def test_what_comes_while_the_disk_is_busy_shares_a_commit(tmp_path):
+    async with running(tmp_path) as world:
+        async with held(tmp_path):
+            waiting = []
+            for number in range(50):
+                world.say(FALSE, f"gpu-{number}")
+                waiting.append(world.checkpoint.saving())
+                await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        assert len(on_disk(tmp_path)) == 50
+        assert world.checkpoint.observation().late == 0
+
+
+async def test_a_caller_who_goes_away_harms_nobody(tmp_path):
+    async with running(tmp_path) as world:
+        async with held(tmp_path):
+            world.say(FALSE)
+            gone, other = world.checkpoint.saving(), world.checkpoint.saving()
+            gone.cancel()
+        await other
+        assert on_disk(tmp_path) == {"gpu-0": (FALSE, "")}
+
+
+async def test_a_slow_disk_delays_an_acknowledgement_for_its_patience_only(tmp_path):
+    async with running(tmp_path, patience_seconds=0.5) as world:
+        async with held(tmp_path):
+            world.say(FALSE)
+            assert 0.4 < await world.acknowledge() < 2
+            world.say(FALSE, message="more")
+            assert await world.acknowledge() < 0.4
+            state = world.checkpoint.observation()
+            assert (state.healthy, state.late, state.failures) == (False, 2, 0)
+            assert world.told() == ["StateNotWritten"]
+        # The late commit took too long itself; another one tells that the disk is well.
+        await world.until("StateWritten")
+        assert on_disk(tmp_path) == {"gpu-0": (FALSE, "more")}
+        assert world.checkpoint.observation().healthy
+        world.say(FALSE, message="kept")
+        await world.acknowledge()
+        assert on_disk(tmp_path) == {"gpu-0": (FALSE, "kept")}
+
+
+async def test_a_disk_that_fails_refuses_nothing_and_is_made_good(tmp_path):
+    state = tmp_path / "state"
+    async with running(state, retry_seconds=0.05) as world:
+        world.say(FALSE)
+        await world.acknowledge()
+        state.rename(tmp_path / "gone")
+        state.write_text("in the way")
+        world.say(FALSE, "gpu-1")
+        assert await world.acknowledge() < 1
+        await world.until("StateNotWritten")
+        world.say(FALSE, "gpu-2")
+        assert await world.acknowledge() < 0.4
+        await asyncio.sleep(0.2)
+        assert world.checkpoint.observation().failures >= 2
+        assert world.told().count("StateNotWritten") == 1
+        state.unlink()
+        await world.until("StateWritten")
+        assert set(on_disk(state)) == {"gpu-0", "gpu-1", "gpu-2"}
+
+
+async def test_a_close_writes_what_is_pending(tmp_path):
+    async with running(tmp_path, batch_seconds=1_000) as world:
+        world.say(TRUE)
+    assert on_disk(tmp_path) == {"gpu-0": (TRUE, "")}
+    async with running(tmp_path):
         pass
-    with running(tmp_path, NOW - 10**12) as (_, version):
-        assert version == NOW + BLOCK + 1
-    with running(tmp_path, NOW + 10**12) as (_, version):
-        assert version == NOW + 10**12
 
 
-def test_a_new_block_is_reserved_when_half_of_one_is_used(tmp_path):
-    with running(tmp_path) as (ceiling, version):
-        ceiling.reached(version + BLOCK // 2)
-    assert on_disk(tmp_path) == [(NOW + BLOCK,)]
-    with running(tmp_path, NOW + 2 * BLOCK) as (ceiling, version):
-        ceiling.reached(version + BLOCK // 2 + 1)
-        ceiling.reached(version + BLOCK // 2 + 2)
-    assert on_disk(tmp_path) == [(NOW + 4 * BLOCK,)]
+async def test_versions_are_reserved_before_anything_is_served(tmp_path):
+    async with running(tmp_path):
+        assert Database(tmp_path).load(NOW).ceiling == 1 + BLOCK
 
 
-@settings(max_examples=20)
-@given(runs=st.lists(st.tuples(st.integers(0, 5 * BLOCK), st.integers(0, 4)), max_size=5))
-def test_no_run_repeats_a_version_of_an_earlier_one(tmp_path_factory, runs):
-    directory = tmp_path_factory.mktemp("state")
-    highest = 0
-    for clock, half_blocks in runs:
-        with running(directory, clock) as (ceiling, version):
-            assert version > highest
-            for _ in range(half_blocks):
-                version += BLOCK // 2
-                ceiling.reached(version)
-            highest = version
+async def test_a_new_block_is_reserved_when_half_of_one_is_used(tmp_path):
+    async with running(tmp_path) as world:
+        world.say(FALSE, version=1 + BLOCK // 2)
+        await world.acknowledge()
+        assert Database(tmp_path).load(NOW).ceiling == 1 + BLOCK
+        world.say(FALSE, version=2 + BLOCK // 2)
+        world.say(FALSE, version=3 + BLOCK // 2)
+        await world.acknowledge()
+        assert Database(tmp_path).load(NOW).ceiling == 1 + 2 * BLOCK
 
 
-def test_a_directory_that_cannot_be_made_stops_the_start(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match="--state-dir: cannot use .*state.db"):
-        VersionCeiling(str(tmp_path / "file")).start(NOW)
+async def test_a_defect_in_writing_is_an_alarm_and_not_the_end(tmp_path):
+    async with running(tmp_path, retry_seconds=0.05) as world:
+        broken = Entry("gpu-0", GpuSpec(), frozenset(), FAULT, spec_bytes=object())
+        world.checkpoint.note("gpu-0", None, broken, 1)
+        assert await world.acknowledge() < 1
+        await world.until("StateNotWritten")
+        world.say(FALSE)
+        await world.until("StateWritten")
+        assert on_disk(tmp_path) == {"gpu-0": (FALSE, "")}
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: path.write_bytes(b"no database" * 1_000),
-        lambda path: path.mkdir(),
-        lambda path: sql(path, "CREATE TABLE version (other)"),
-        lambda path: sql(path, *held("'text'")),
-        lambda path: sql(path, *held("NULL")),
-        lambda path: sql(path, *held("-5")),
-        lambda path: sql(path, *held(str(2**63 - 1))),
-    ],
-    ids=["garbage", "directory", "schema", "text", "null", "negative", "too high"],
-)
-def test_a_damaged_file_stops_the_start(tmp_path, damage):
-    damage(tmp_path / "state.db")
-    with pytest.raises(SettingsError, match="move a damaged file away"):
-        VersionCeiling(str(tmp_path)).start(NOW)
+@pytest.mark.parametrize("count", [300])
+async def test_the_loop_does_not_wait_for_the_disk(tmp_path, count):
+    async with running(tmp_path, patience_seconds=1_000) as world:
+        async with held(tmp_path):
+            began = time.monotonic()
+            for number in range(count):
+                world.say(FALSE, message=str(number))
+                assert world.checkpoint.saving() is not None
+                await asyncio.sleep(0)
+            assert time.monotonic() - began < 1
+        await world.acknowledge()
+        assert on_disk(tmp_path) == {"gpu-0": (FALSE, str(count - 1))}
 
 
-def held(value):
-    return (
-        "CREATE TABLE version (id INTEGER PRIMARY KEY CHECK (id = 1), ceiling INT)",
-        f"INSERT INTO version VALUES (1, {value})",
-    )
-
-
-def sql(path, *statements):
-    with closing(sqlite3.connect(path)) as connection, connection:
-        for statement in statements:
-            connection.execute(statement)
-
-
-def test_a_file_that_can_be_read_but_not_written_stops_the_start(tmp_path):
-    with running(tmp_path):
-        pass
-    # Works for root too, unlike a mode: every write is refused by the file itself.
-    sql(
-        tmp_path / "state.db",
-        "CREATE TRIGGER full BEFORE INSERT ON version BEGIN SELECT RAISE(ABORT, 'full'); END",
-    )
-    with pytest.raises(SettingsError, match="full"):
-        VersionCeiling(str(tmp_path)).start(NOW)
-
-
-def test_a_write_that_fails_later_is_counted_and_tried_again(tmp_path, caplog):
-    with running(tmp_path) as (ceiling, version):
-        sql(
-            tmp_path / "state.db",
-            "CREATE TRIGGER full BEFORE INSERT ON version BEGIN SELECT RAISE(ABORT, 'full'); END",
-        )
-        ceiling.reached(version + BLOCK)
-        ceiling.close()
-        assert ceiling.failures == 1
-    assert "cannot write the version ceiling" in caplog.text
-    sql(tmp_path / "state.db", "DROP TRIGGER full")
-    with running(tmp_path, NOW) as (ceiling, version):
-        assert version == NOW + BLOCK + 1
-        ceiling.reached(version + BLOCK)
-    assert on_disk(tmp_path) == [(NOW + 3 * BLOCK + 1,)]
-
-
-def test_a_second_server_starts_above_the_first_and_neither_lowers_the_ceiling(tmp_path):
-    with running(tmp_path) as (first, first_version):
-        with running(tmp_path) as (second, second_version):
-            assert second_version == NOW + BLOCK + 1
-            second.reached(second_version + 3 * BLOCK)
-        highest = on_disk(tmp_path)
-        first.reached(first_version + BLOCK // 2 + 1)
-    assert on_disk(tmp_path) == highest
-
-
-def test_two_processes_never_start_from_one_version(tmp_path):
-    script = (
-        "import sys; from device_api_core.checkpoint import VersionCeiling; "
-        "print(VersionCeiling(sys.argv[1]).start(1))"
-    )
-    started = [
-        subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
-        for _ in range(4)
-    ]
-    versions = sorted(int(process.communicate()[0]) for process in started)
-    assert versions == [1 + i * (BLOCK + 1) for i in range(4)]
-
-
-def test_a_start_waits_for_the_reservation_of_another_server(tmp_path):
-    with running(tmp_path):
-        pass
-    other = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    other.execute("UPDATE version SET ceiling = ?", (NOW + 9 * BLOCK,))
-    with ThreadPoolExecutor() as pool, closing(other):
-        starting = pool.submit(start_once, tmp_path)
-        time.sleep(0.05)  # too short a wait passes the test without having tried
-        other.execute("COMMIT")
-        assert starting.result() == NOW + 9 * BLOCK + 1
-
-
-def start_once(directory):
-    with running(directory) as (_, version):
-        return version
-
-
-def test_closing_twice_is_harmless(tmp_path):
-    with running(tmp_path) as (ceiling, _):
-        ceiling.close()
+def test_a_server_without_memory_does_not_load_sqlite():
+    script = "import sys, device_api_core.daemon; assert 'sqlite3' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)

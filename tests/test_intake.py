@@ -12,11 +12,12 @@ from prometheus_client import CollectorRegistry
 
 from device_api_core import codec
 from device_api_core.cache import DeviceCache
-from device_api_core.entries import SetCondition, SetStatus
+from device_api_core.entries import SetCondition
 from device_api_core.errors import Conflict, LimitExceeded, NotFound, UpdateAborted
 from device_api_core.events import EventLog
-from device_api_core.intake import HEARTBEAT_LEASE_SECONDS, MAX_HOLD_SECONDS, Intake, Life
-from device_api_core.leases import MAX_PROVIDERS
+from device_api_core.intake import MAX_HOLD_SECONDS, Intake
+from device_api_core.leases import HEARTBEAT_SECONDS, MAX_PROVIDERS, LeaseTerms
+from device_api_core.life import Life
 from device_api_core.metrics import Metrics
 from device_api_core.readiness import Readiness
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec, GpuStatus
@@ -40,7 +41,6 @@ class World:
             events=self.events,
             metrics=metrics,
             wall=loop.wall,
-            version_reached=lambda version: None,
         )
         self.readiness = Readiness(
             (),
@@ -269,7 +269,7 @@ def test_a_silent_provider_is_lost_and_its_false_stays(on):
     async def scenario(world):
         world.set("g", "Y", FALSE)
         assert world.intake.heartbeat("a", ["g"], Life())
-        await asyncio.sleep(HEARTBEAT_LEASE_SECONDS - 1)
+        await asyncio.sleep(HEARTBEAT_SECONDS - 1)
         assert world.status("g", "X") == (TRUE, "")
         await asyncio.sleep(2)
         assert world.status("g", "X") == (UNKNOWN, "ProviderLost")
@@ -287,7 +287,7 @@ def test_any_write_renews_a_lease_also_one_that_changes_nothing(on):
     async def scenario(world):
         world.intake.heartbeat("a", [], Life())
         for _ in range(5):
-            await asyncio.sleep(HEARTBEAT_LEASE_SECONDS - 1)
+            await asyncio.sleep(HEARTBEAT_SECONDS - 1)
             world.set("g", "X", TRUE)
         assert world.status("g", "X") == (TRUE, "")
 
@@ -307,7 +307,7 @@ def test_a_lost_provider_shows_no_gauges_and_keeps_its_counters(on):
         assert shown(world) == [2, 900]
         world.intake.heartbeat("a", [], Life())
         assert shown(world) == [2, 900], "nothing said is no change"
-        await asyncio.sleep(HEARTBEAT_LEASE_SECONDS + 1)
+        await asyncio.sleep(HEARTBEAT_SECONDS + 1)
         assert shown(world) == [2, None]
         world.intake.forget("a")
         assert shown(world) == [None, None]
@@ -318,17 +318,17 @@ def test_a_lost_provider_shows_no_gauges_and_keeps_its_counters(on):
 @pytest.mark.parametrize(("required", "status"), [(False, TRUE), (True, UNKNOWN)])
 def test_a_writer_without_heartbeats_has_a_lease_only_if_required(on, required, status):
     async def scenario(world):
-        await asyncio.sleep(10 * HEARTBEAT_LEASE_SECONDS)
+        await asyncio.sleep(10 * HEARTBEAT_SECONDS)
         assert world.status("g", "X")[0] is status
 
-    on(scenario, require_heartbeat=required)
+    on(scenario, terms=LeaseTerms(required=required))
 
 
 def test_a_heartbeat_without_known_gpus_is_not_acknowledged_and_leaves_no_trace(on):
     async def scenario(world):
         assert not world.intake.heartbeat("b", [], Life())
         assert not world.intake.heartbeat("a", ["gone"], Life())
-        await asyncio.sleep(2 * HEARTBEAT_LEASE_SECONDS)
+        await asyncio.sleep(2 * HEARTBEAT_SECONDS)
         assert world.intake.leases.get("b") is None
 
     on(scenario)
@@ -369,7 +369,7 @@ def test_withdrawing_what_was_never_reported_is_not_remembered(on):
 def test_too_many_providers_are_refused_before_anything_changes(on):
     async def scenario(world):
         for i in range(MAX_PROVIDERS - 1):
-            world.intake.apply(f"p{i}", [SetStatus("g", ())])
+            world.register("g", by=f"p{i}")
         before = world.cache.list_response()
         for attempt in (
             lambda: world.set("g", "Z", FALSE, by="one-more"),
@@ -380,6 +380,96 @@ def test_too_many_providers_are_refused_before_anything_changes(on):
             with pytest.raises(LimitExceeded):
                 attempt()
         assert world.cache.list_response() == before
+
+    on(scenario)
+
+
+def test_an_id_that_owns_nothing_makes_room_the_oldest_first(on):
+    async def scenario(world):
+        for i in range(MAX_PROVIDERS - 3):
+            world.register("g", by=f"p{i}")
+        world.intake.on_lost("plugin", lambda: None)
+        world.intake.heard("plugin")
+        await asyncio.sleep(1)
+        world.intake.heartbeat("first", [], Life())
+        await asyncio.sleep(1)
+        world.register("h", by="second")
+        world.intake.withdraw("second", "h")
+        ids = {s.provider_id for s in world.intake.leases.signs}
+        assert {"first", "second"} & ids == {"second"}
+        world.register("g", by="third")
+        ids = {s.provider_id for s in world.intake.leases.signs}
+        assert {"plugin", "second", "third", "a"} & ids == {"plugin", "third", "a"}
+        with pytest.raises(LimitExceeded):
+            world.register("g", by="fourth")
+
+    on(scenario)
+
+
+def test_a_provider_that_stays_lost_is_withdrawn_but_for_its_faults(on):
+    async def scenario(world):
+        world.register("i", by="b")
+        world.set("i", "Z", TRUE, by="b")
+        world.set("g", "Z", FALSE, by="b")
+        world.set("g", "Y", UNKNOWN, by="b")
+        world.intake.heartbeat("b", ["g"], Life())
+        await asyncio.sleep(HEARTBEAT_SECONDS + 99)
+        assert world.status("i", "Z") == (UNKNOWN, "ProviderLost")
+        await asyncio.sleep(2)
+        assert world.status("g", "Z") == (FALSE, "")
+        assert world.status("g", "Y") is None
+        assert world.status("g", "X") == (TRUE, "")
+        assert {e.name for e in world.cache.entries} == {"g", "h"}
+        assert world.reasons()[-1] == "ProviderGone"
+        await asyncio.sleep(1_000)
+        assert world.reasons().count("ProviderGone") == 1
+        assert world.intake.leases.get("b").lapsed
+        world.cache.clear("g", "Z")
+        await asyncio.sleep(100)
+        assert world.status("g", "Z") is None
+        assert not world.intake.knows("b")
+
+    on(scenario, terms=LeaseTerms(gone_seconds=100))
+
+
+def test_a_provider_that_is_gone_and_has_no_fault_is_not_remembered(on):
+    async def scenario(world):
+        world.set("g", "Z", TRUE, by="b")
+        world.intake.heartbeat("b", ["g"], Life())
+        await asyncio.sleep(HEARTBEAT_SECONDS + 101)
+        assert world.intake.leases.get("b") is None
+        assert world.counted("provider_heartbeat", "b") is None
+
+    on(scenario, terms=LeaseTerms(gone_seconds=100))
+
+
+def test_a_plugin_of_this_server_is_never_gone_for_good(on):
+    async def scenario(world):
+        world.set("g", "Z", TRUE, by="b")
+        world.intake.on_lost("b", lambda: None)
+        world.intake.heard("b", lease_seconds=30)
+        await asyncio.sleep(1_000)
+        assert world.status("g", "Z") == (UNKNOWN, "ProviderLost")
+
+    on(scenario, terms=LeaseTerms(gone_seconds=100))
+
+
+def test_a_writer_without_a_lease_is_never_gone_for_good(on):
+    async def scenario(world):
+        await asyncio.sleep(1_000)
+        assert world.status("g", "X") == (TRUE, "")
+
+    on(scenario, terms=LeaseTerms(gone_seconds=100))
+
+
+def test_the_first_heartbeat_after_a_restart_is_told_to_report(on):
+    async def scenario(world):
+        world.set("g", "Z", FALSE, by="b")
+        world.intake.leases.forget("b")
+        world.intake.leases.remember("b")
+        assert not world.intake.heartbeat("b", ["g"], Life(synced=True))
+        assert not world.intake.leases.get("b").synced
+        assert world.intake.heartbeat("b", ["g"], Life(synced=True))
 
     on(scenario)
 

@@ -12,11 +12,13 @@ from device_api_core.errors import LimitExceeded
 from device_api_core.leases import MAX_PROVIDERS, Leases
 
 
-def leases_on(loop, lost):
+def leases_on(loop, lost, gone_seconds=0.0):
     return Leases(
         monotonic=loop.monotonic,
         wall=loop.wall,
         expired=lambda id_: lost.append((id_, round(loop.monotonic() - 1_000, 3))),
+        gone=lambda id_: lost.append((f"{id_} for good", round(loop.monotonic() - 1_000, 3))),
+        gone_seconds=gone_seconds,
     )
 
 
@@ -128,7 +130,9 @@ def test_a_sign_of_life_is_noted_on_both_clocks(on):
 
 def test_the_wall_clock_does_not_matter(virtual_loop, lost):
     async def scenario():
-        leases = Leases(monotonic=virtual_loop.time, wall=lambda: -1, expired=lost.append)
+        leases = Leases(
+            monotonic=virtual_loop.time, wall=lambda: -1, expired=lost.append, gone=lost.append
+        )
         leases.heard("a", lease_seconds=30)
         await asyncio.sleep(29)
         assert lost == []
@@ -179,3 +183,58 @@ def test_a_provider_is_lost_once_in_each_silence_longer_than_its_lease(loop_type
             expected.append(("a", round(began + 30, 3)))
         began += gap
     assert lost == expected
+
+
+def on_with(virtual_loop, lost, scenario):
+    virtual_loop.run_until_complete(scenario(leases_on(virtual_loop, lost, gone_seconds=1_000)))
+
+
+def test_who_stays_lost_is_gone_for_good_until_it_is_forgotten(virtual_loop, lost):
+    async def scenario(leases):
+        leases.heard("a", lease_seconds=30)
+        await asyncio.sleep(2_500)
+        assert leases.get("a").lapsed
+        leases.forget("a")
+        await asyncio.sleep(5_000)
+
+    on_with(virtual_loop, lost, scenario)
+    assert lost == [("a", 30), ("a for good", 1_030), ("a for good", 2_030)]
+
+
+def test_who_comes_back_in_time_is_not_gone_and_has_its_lease_again(virtual_loop, lost):
+    async def scenario(leases):
+        leases.heard("a", lease_seconds=30)
+        await asyncio.sleep(1_029)
+        leases.heard("a")
+        await asyncio.sleep(1_029)
+        leases.forget("a")
+        await asyncio.sleep(5_000)
+
+    on_with(virtual_loop, lost, scenario)
+    assert lost == [("a", 30), ("a", 1_059)]
+
+
+def test_who_is_only_known_from_before_a_restart_is_awaited_as_long(virtual_loop, lost):
+    async def scenario(leases):
+        leases.remember("a")
+        leases.remember("b")
+        sign = leases.get("a")
+        assert (sign.lapsed, sign.heard_at, leases.left_seconds(sign)) == (True, None, None)
+        await asyncio.sleep(999)
+        assert leases.heard("b").heard_at is not None
+        await asyncio.sleep(900)
+
+    on_with(virtual_loop, lost, scenario)
+    assert lost == [("a for good", 1_000)]
+
+
+def test_what_is_left_of_a_lease_is_told(on):
+    async def scenario(leases):
+        sign = leases.heard("a", lease_seconds=30)
+        await asyncio.sleep(10)
+        assert leases.left_seconds(sign) == 20
+        await asyncio.sleep(30)
+        assert leases.left_seconds(sign) == 0
+        assert leases.left_seconds(leases.heard("without")) is None
+
+    on(scenario)

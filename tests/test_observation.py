@@ -49,7 +49,7 @@ class Scraped:
     def _observe(self):
         none = Durations()
         return Observation(
-            self.gpus, self.version, 0, 0, 0, none, 0, none, 0, none, 0, True, self.providers
+            self.gpus, self.version, 0, 0, 0, none, 0, none, 0, none, None, True, self.providers
         )
 
     def samples(self, name):
@@ -135,8 +135,8 @@ def test_health_is_counted_again_only_for_a_new_version():
 
 
 def test_a_provider_is_in_one_state():
-    lost = ProviderObservation("far", "lost", 12.5, 70.0, 60.0, 2, 0, plugin=False)
-    mute = ProviderObservation("new", "starting", None, None, None, 0, 3, plugin=True)
+    lost = ProviderObservation("far", "lost", 12.5, 70.0, 60.0, 0.0, 2, 0, plugin=False)
+    mute = ProviderObservation("new", "starting", None, None, None, None, 0, 3, plugin=True)
     scraped = Scraped(providers=(lost, mute))
     states = scraped.samples("provider_state")
     assert len(states) == 2 * len(PROVIDER_STATES)

@@ -116,3 +116,17 @@ def test_a_server_that_stops_before_it_was_ready_never_becomes_it():
     with pytest.raises(Unavailable, match="not ready: shutting down"):
         world.readiness.require()
     assert repr(world.readiness) == "<Readiness ready=False missing=[]>"
+
+
+def test_what_is_known_from_before_a_restart_is_served_at_once_but_is_not_ready():
+    world = World(["nvml"])
+    world.gpus = 1
+    world.readiness.remembers()
+    assert world.answers()
+    assert not world.readiness.evaluate()
+    assert "waiting for provider nvml" in world.readiness.waiting_for
+    world.gpus = 0
+    assert not world.answers()
+    world.gpus = 1
+    world.now += GRACE_SECONDS
+    assert world.readiness.evaluate()

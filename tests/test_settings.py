@@ -61,6 +61,7 @@ SAMPLES = {
     "isolate": ("p1", "p2 p3", '["p4"]'),
     "expect_provider": ("p1", "p2 p3", '["p4"]'),
     "state_dir": ("d1", "d2", '"d3"'),
+    "forget_lost_providers_after": ("1.5", "2.5", "3"),
     "transport": ("t1", "t2", '"t3"'),
 }
 SWITCHES = ("single_socket", "require_heartbeat", "strict_unregister")
@@ -135,7 +136,7 @@ def test_the_nvml_options_are_options_of_its_table(parse):
 @pytest.mark.parametrize(
     ("file", "complaint"),
     [
-        ("helth_port = 1", "unknown key 'helth_port'; known are expect_provider, grpc_address"),
+        ("helth_port = 1", "unknown key 'helth_port'; known are expect_provider, forget_lost"),
         ("[provider.nvml]\nx = 1", "provider must be a list of strings"),
         ("providers = 1", "providers must be tables"),
         ("providers.nvml = 1", "providers must be tables"),

@@ -21,6 +21,7 @@ from device_api_core.observation import (
     PROVIDER_STATES,
     Observation,
     ProviderObservation,
+    StateObservation,
 )
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec
 from device_api_core.validation import MAX_GPUS
@@ -96,7 +97,7 @@ def registry() -> CollectorRegistry:
         if isinstance(family, Counter) and family._labelnames:
             family.labels(*("x" for _ in family._labelnames))
     metrics.calls("Service", "Method", "unary").finished("OK", 0.1)
-    provider = ProviderObservation("p", "running", 0.0, 0.0, 30.0, 1, 0, plugin=True)
+    provider = ProviderObservation("p", "running", 0.0, 0.0, 30.0, 30.0, 1, 0, plugin=True)
     broken = Condition("FanHealthy", ConditionStatus.FALSE, "Stuck")
     health = set_condition(new_health(0), broken, 0)
     gpu = Entry("gpu-0", GpuSpec(), frozenset(), health)
@@ -112,7 +113,7 @@ def registry() -> CollectorRegistry:
             holds=Durations(),
             readers_parked=0,
             read_waits=Durations(),
-            state_write_failures=0,
+            state=StateObservation(0, 0, healthy=True),
             ready=True,
             providers=(provider,),
         )

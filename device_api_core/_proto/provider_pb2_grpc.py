@@ -34,8 +34,11 @@ class ProviderServiceStub(object):
     means the one anonymous provider. Ids and condition types of the plugins that the server runs are
     reserved for them.
 
-    A write is applied in one step and visible at once; one that makes health worse is also durable
-    before it is acknowledged. A refused write changes nothing. A write that changes nothing is
+    A write is applied in one step and visible at once. If the server keeps its state, one that makes
+    health worse, adds a GPU or takes something back is also on the disk before it is acknowledged, so
+    that a restart does not lose it; a disk that fails or is slow delays that by a second at the most.
+    After a restart a False is as it was and a True is Unknown (reason ServerRestarted) until its owner
+    says it again. A refused write changes nothing. A write that changes nothing is
     accepted, raises no version, causes no event, and still counts as a sign of life.
 
     Errors that every method of this service may return:
@@ -95,8 +98,11 @@ class ProviderServiceServicer(object):
     means the one anonymous provider. Ids and condition types of the plugins that the server runs are
     reserved for them.
 
-    A write is applied in one step and visible at once; one that makes health worse is also durable
-    before it is acknowledged. A refused write changes nothing. A write that changes nothing is
+    A write is applied in one step and visible at once. If the server keeps its state, one that makes
+    health worse, adds a GPU or takes something back is also on the disk before it is acknowledged, so
+    that a restart does not lose it; a disk that fails or is slow delays that by a second at the most.
+    After a restart a False is as it was and a True is Unknown (reason ServerRestarted) until its owner
+    says it again. A refused write changes nothing. A write that changes nothing is
     accepted, raises no version, causes no event, and still counts as a sign of life.
 
     Errors that every method of this service may return:
@@ -178,7 +184,8 @@ class ProviderServiceServicer(object):
     def Heartbeat(self, request, context):
         """Heartbeat says that a provider is alive though nothing changed. The first one starts a lease (60
         seconds by default), which every later heartbeat or write renews. When it runs out, the
-        provider's True conditions become Unknown (reason ProviderLost); its False conditions stay.
+        provider's True conditions become Unknown (reason ProviderLost); its False conditions stay. The
+        first one to a server that was restarted is not acknowledged: register and report again.
 
         Errors: INVALID_ARGUMENT if the provider id is empty.
         """
@@ -236,8 +243,11 @@ class ProviderService(object):
     means the one anonymous provider. Ids and condition types of the plugins that the server runs are
     reserved for them.
 
-    A write is applied in one step and visible at once; one that makes health worse is also durable
-    before it is acknowledged. A refused write changes nothing. A write that changes nothing is
+    A write is applied in one step and visible at once. If the server keeps its state, one that makes
+    health worse, adds a GPU or takes something back is also on the disk before it is acknowledged, so
+    that a restart does not lose it; a disk that fails or is slow delays that by a second at the most.
+    After a restart a False is as it was and a True is Unknown (reason ServerRestarted) until its owner
+    says it again. A refused write changes nothing. A write that changes nothing is
     accepted, raises no version, causes no event, and still counts as a sign of life.
 
     Errors that every method of this service may return:

@@ -72,6 +72,11 @@ class Plugin:
         return self.provider.contract_version if self.provider is not None else 0
 
     @property
+    def reboot_proof_types(self) -> tuple[str, ...]:
+        """Those of its types whose faults survive a boot of the node."""
+        return tuple(getattr(self.provider, "reboot_proof_types", ()))
+
+    @property
     def commands(self) -> click.Command | None:
         """The click command that it adds to ``device-api``, if any."""
         if (host := self.opened().host) is None:

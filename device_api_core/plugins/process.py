@@ -21,7 +21,8 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from device_api_core.errors import PluginError
-from device_api_core.intake import LEASE_INTERVALS, Intake, Life
+from device_api_core.intake import LEASE_INTERVALS, Intake
+from device_api_core.life import Life
 from device_api_core.logs import pass_on
 from device_api_core.plugins.discovery import Plugin
 from device_api_core.plugins.homes import Hearing

@@ -11,7 +11,7 @@ from typing import TypeVar
 from device_api_core.entries import Change
 from device_api_core.errors import SinkClosed
 from device_api_core.gate import Hold
-from device_api_core.intake import Intake
+from device_api_core.intake import Intake, Saving
 from device_api_core.plugins.checked import CheckedSink
 from device_api_core.resources import READY, Condition, Gpu, GpuSpec
 from device_api_core.series import Tally
@@ -60,14 +60,14 @@ class ThreadSink(CheckedSink[Hold]):
                 future.set_exception(SinkClosed(why))
 
     def _register(self, gpu: str, spec: GpuSpec) -> bool:
-        created, _ = self._on_loop(lambda: self._intake.register(self._provider_id, gpu, spec))
+        created, _ = self._kept(lambda: self._intake.register(self._provider_id, gpu, spec))
         return created
 
     def _withdraw(self, gpu: str) -> None:
-        self._on_loop(lambda: self._intake.withdraw(self._provider_id, gpu))
+        self._kept(lambda: self._intake.withdraw(self._provider_id, gpu))
 
     def _apply(self, change: Change) -> None:
-        self._on_loop(lambda: self._intake.apply(self._provider_id, [change]))
+        self._kept(lambda: self._intake.apply(self._provider_id, [change]))
 
     def _hold(self, gpus: tuple[str, ...]) -> Hold:
         return self._on_loop(lambda: self._intake.hold(self._provider_id, gpus))
@@ -76,7 +76,7 @@ class ThreadSink(CheckedSink[Hold]):
         self._on_loop(lambda: self._intake.abort(held, why))
 
     def _commit(self, held: Hold, changes: Sequence[Change]) -> None:
-        self._on_loop(lambda: self._intake.commit(held, changes))
+        self._kept(lambda: self._intake.commit(held, changes))
 
     def known(self) -> Mapping[str, tuple[Condition, ...]]:
         owned = self._on_loop(lambda: self._intake.known(self._provider_id))
@@ -102,7 +102,11 @@ class ThreadSink(CheckedSink[Hold]):
 
         self._on_loop(note)
 
-    def _on_loop(self, step: Callable[[], Result]) -> Result:
+    def _kept(self, step: Callable[[], Result]) -> Result:
+        """A write: it is on the disk before this returns, if it has to be."""
+        return self._on_loop(step, self._intake.saving)
+
+    def _on_loop(self, step: Callable[[], Result], saving: Saving | None = None) -> Result:
         future: Future[object] = Future()
         with self._lock:
             if self._closed:
@@ -113,16 +117,32 @@ class ThreadSink(CheckedSink[Hold]):
             if future.done():
                 return
             try:
-                future.set_result(step())
+                result = step()
             except BaseException as error:  # noqa: BLE001
                 # Belongs to the provider's thread: it is raised there, not here on the loop.
-                future.set_exception(error)
-            finally:
-                with self._lock:
-                    self._waiting.discard(future)
+                self._finish(future, None, error)
+                return
+            kept = saving() if saving is not None else None
+            if kept is None:
+                self._finish(future, result)
+            else:
+                kept.add_done_callback(lambda _: self._finish(future, result))
 
         try:
             self._loop.call_soon_threadsafe(run)
         except RuntimeError as error:
             raise SinkClosed("the server has stopped") from error
         return future.result()  # type: ignore[return-value]
+
+    def _finish(
+        self, future: Future[object], result: object, error: BaseException | None = None
+    ) -> None:
+        with self._lock:
+            self._waiting.discard(future)
+        # If the sink was closed meanwhile, its thread has been told so.
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)

@@ -49,8 +49,9 @@ class Update(Protocol):
 
 class Sink(Protocol):
     """The provider's one door to the daemon, bound to its name. Safe to call from any thread of
-    the provider. Every call is a sign of life and returns once the change is visible to readers,
-    but for :meth:`count` and :meth:`gauge`.
+    the provider. Every call but :meth:`count` and :meth:`gauge` is a sign of life and returns once
+    the change is visible to readers and, if it makes health worse and the server keeps its state,
+    on the disk; a disk that fails or is slow delays it by a second at the most.
 
     Calls raise :class:`~device_api_core.errors.SinkClosed` when the provider should return from
     ``run``, and the error that a gRPC caller would get (``InvalidArgument``, ``NotFound``,

@@ -17,7 +17,7 @@ from device_api_core.events import Event, EventLog, Kind
 from device_api_core.intake import Intake
 from device_api_core.readiness import Readiness
 from device_api_core.roster import ProviderStatus, Roster
-from device_api_core.server.transport import Method, Unary
+from device_api_core.server.transport import Method, Unary, kept_first
 from device_api_core.validation import check_name, check_provider_id, check_type
 
 _SERVICE = admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name
@@ -57,15 +57,15 @@ class Admin:
     @property
     def methods(self) -> tuple[Method, ...]:
         """The method table."""
-        return tuple(
-            Unary(_SERVICE, name, call)
-            for name, call in (
-                ("ListProviders", self.list_providers),
-                ("ClearCondition", self.clear_condition),
-                ("ForgetProvider", self.forget_provider),
-                ("ForgetGpu", self.forget_gpu),
-                ("ListEvents", self.list_events),
-            )
+        acts = (
+            ("ClearCondition", self.clear_condition),
+            ("ForgetProvider", self.forget_provider),
+            ("ForgetGpu", self.forget_gpu),
+        )
+        return (
+            Unary(_SERVICE, "ListProviders", self.list_providers),
+            *(Unary(_SERVICE, name, kept_first(call, self._intake.saving)) for name, call in acts),
+            Unary(_SERVICE, "ListEvents", self.list_events),
         )
 
     async def list_providers(self, data: bytes) -> bytes:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 from device_api_core.cache import DeviceCache
-from device_api_core.checkpoint import VersionCeiling
 from device_api_core.entries import Entry
 from device_api_core.events import Event, EventLog
 from device_api_core.intake import Intake
 from device_api_core.leases import MAX_PROVIDERS
-from device_api_core.observation import Observation
+from device_api_core.observation import Observation, StateObservation
 from device_api_core.readiness import Readiness
 from device_api_core.resources import READY, Condition, ConditionStatus
 from device_api_core.roster import ProviderStatus, Roster
@@ -38,7 +37,7 @@ class Observer:
         roster: Roster,
         events: EventLog,
         readiness: Readiness,
-        ceiling: VersionCeiling,
+        state: Callable[[], StateObservation | None],
         facts: ServerFacts,
     ) -> None:
         self._cache = cache
@@ -47,7 +46,7 @@ class Observer:
         self._roster = roster
         self._events = events
         self._readiness = readiness
-        self._ceiling = ceiling
+        self._state = state
         self._facts = facts
 
     def observe(self) -> Observation:
@@ -64,7 +63,7 @@ class Observer:
             holds=gate.holds,
             readers_parked=gate.parked,
             read_waits=gate.waits,
-            state_write_failures=self._ceiling.failures,
+            state=self._state(),
             ready=self._readiness.ready,
             providers=self._roster.observations(),
         )

@@ -14,9 +14,10 @@ from device_api_core.conversion import NANOS, gpu_spec_from_proto
 from device_api_core.entries import Change, SetCondition, SetStatus
 from device_api_core.errors import InvalidArgument
 from device_api_core.gate import Hold
-from device_api_core.intake import Intake, Life
+from device_api_core.intake import Intake
+from device_api_core.life import Life
 from device_api_core.reservations import Authority
-from device_api_core.server.transport import Exchange, Method, Unary
+from device_api_core.server.transport import Exchange, Method, Unary, kept_first
 from device_api_core.validation import (
     MAX_SUMMARY_CHARS,
     check_action,
@@ -48,10 +49,12 @@ class ProviderService:
             ("UnregisterGpu", self.unregister_gpu),
             ("UpdateGpuStatus", self.update_gpu_status),
             ("UpdateGpuCondition", self.update_gpu_condition),
-            ("Heartbeat", self.heartbeat),
         )
-        unary = tuple(Unary(_SERVICE, name, call) for name, call in calls)
-        return (*unary, Exchange(_SERVICE, "Update", self.update))
+        unary = tuple(
+            Unary(_SERVICE, name, kept_first(call, self._intake.saving)) for name, call in calls
+        )
+        beat = Unary(_SERVICE, "Heartbeat", self.heartbeat)
+        return (*unary, beat, Exchange(_SERVICE, "Update", self.update))
 
     async def register_gpu(self, data: bytes) -> bytes:
         """Make a GPU known; idempotent."""
@@ -129,6 +132,9 @@ class ProviderService:
             # on a broken one a response cannot be sent any more.
             await respond(provider_pb2.UpdateResponse(held=True).SerializeToString())
             versions = self._end(held, changes)
+            held = None
+            if self._intake.saving is not None and (kept := self._intake.saving()) is not None:
+                await kept
         except BaseException as error:
             # A broken stream arrives here as a cancellation.
             if held is not None:

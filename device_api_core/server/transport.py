@@ -26,6 +26,10 @@ REASON_KEY = "device-api-reason"
 """Trailing metadata that tells apart errors with one status."""
 
 
+Answer = Callable[[bytes], Awaitable[bytes]]
+"""One request in, one response out."""
+
+
 class EventStream(Protocol):
     """The answer of a streaming method. :class:`device_api_core.watch.Subscription` is one."""
 
@@ -51,7 +55,7 @@ class Unary:
     kind: ClassVar[str] = "unary"
     service: str
     name: str
-    call: Callable[[bytes], Awaitable[bytes]]
+    call: Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,22 @@ async def recorded(method: Method, call: Awaitable[Result], calls: Calls) -> Res
     finally:
         calls.finished(code, time.perf_counter() - started)
     return response
+
+
+def kept_first(call: Answer, saving: Callable[[], Awaitable[None] | None] | None) -> Answer:
+    """The same call, answered once what it changed is on the disk, if ``saving`` says that there is
+    something to wait for."""
+    if saving is None:
+        return call
+
+    async def answered(request: bytes) -> bytes:
+        response = await call(request)
+        # No other call came in between, for the calls of a service do not wait.
+        if (kept := saving()) is not None:
+            await kept
+        return response
+
+    return answered
 
 
 def internal(method: Method) -> DeviceApiError:

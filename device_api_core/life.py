@@ -1,0 +1,19 @@
+"""What a provider's heartbeat says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from device_api_core.series import Numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What a heartbeat says besides being one. ``synced`` is ``None`` if it does not say;
+    ``interval_seconds`` is the longest time the provider means to be silent; ``numbers`` are
+    unchanged if ``None``."""
+
+    synced: bool | None = None
+    summary: str = ""
+    interval_seconds: float | None = None
+    numbers: Numbers | None = None
