@@ -203,7 +203,8 @@ async def _serve(settings: Settings) -> int:
                 "node": settings.node,
                 "unix_socket": settings.unix_socket or "none",
                 "provider_socket": _provider_socket(settings),
-                "tcp": _tcp(settings, addresses.tcp_port),
+                "tcp": _tcp(settings.grpc_address, addresses.tcp_port),
+                "provider_tcp": _tcp(settings.grpc_provider_address, addresses.provider_tcp_port),
                 "health": f"{settings.http_address}:{addresses.health_port}",
                 "metrics": f"{settings.http_address}:{addresses.metrics_port}",
                 "providers": ",".join(settings.provider) or "none",
@@ -237,6 +238,6 @@ def _provider_socket(settings: Settings) -> str:
     return settings.provider_socket or "none"
 
 
-def _tcp(settings: Settings, port: int) -> str:
-    host, _, _ = settings.grpc_address.rpartition(":")
-    return f"{host}:{port}" if settings.grpc_address else "none"
+def _tcp(address: str, port: int) -> str:
+    host, _, _ = address.rpartition(":")
+    return f"{host}:{port}" if address else "none"

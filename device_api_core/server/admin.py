@@ -17,7 +17,7 @@ from device_api_core.events import Event, EventLog, Kind
 from device_api_core.intake import Intake
 from device_api_core.readiness import Readiness
 from device_api_core.roster import ProviderStatus, Roster
-from device_api_core.server.transport import Method, Unary
+from device_api_core.server.transport import Unary
 from device_api_core.validation import check_name, check_provider_id, check_type
 
 _SERVICE = admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name
@@ -55,7 +55,7 @@ class Admin:
         self._tell_cleared = tell_cleared
 
     @property
-    def methods(self) -> tuple[Method, ...]:
+    def methods(self) -> tuple[Unary, ...]:
         """The method table."""
         return tuple(
             Unary(_SERVICE, name, call)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +13,7 @@ import grpc
 
 from device_api_core.errors import DeviceApiError, SettingsError
 from device_api_core.metrics import Metrics
+from device_api_core.server.credentials import named, server_credentials
 from device_api_core.server.introspection import Health, reflection
 from device_api_core.server.sockets import SocketClaim
 from device_api_core.server.transport import (
@@ -53,17 +54,19 @@ class GrpcioTransport:
             SettingsError: an address cannot be had.
         """
         server = grpc.aio.server(options=_OPTIONS)
+        credentials = None if face.tls is None else server_credentials(face.tls)
+        wrap = named if face.tls is not None and face.tls.client_ca_file else _as_it_is
         health = Health(face.services)
         methods = (*face.methods, *health.methods, *reflection(face.services))
         for service in dict.fromkeys(m.service for m in methods):
-            handlers = {m.name: _handler(m, metrics) for m in methods if m.service == service}
+            handlers = {m.name: _handler(m, metrics, wrap) for m in methods if m.service == service}
             server.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(service, handlers),)
             )
         claim: SocketClaim | None = None
         try:
             claim = _bind_unix(server, face) if face.unix_socket else None
-            tcp_port = _bind_tcp(server, face) if face.tcp_address else 0
+            tcp_port = _bind_tcp(server, face, credentials) if face.tcp_address else 0
             listening = GrpcioListening(server, health, claim, tcp_port)
             await server.start()
         except BaseException:
@@ -113,30 +116,42 @@ def _bind_unix(server: grpc.aio.Server, face: Face) -> SocketClaim:
     return claim
 
 
-def _bind_tcp(server: grpc.aio.Server, face: Face) -> int:
+def _bind_tcp(
+    server: grpc.aio.Server, face: Face, credentials: grpc.ServerCredentials | None
+) -> int:
     host, _, port = face.tcp_address.rpartition(":")
     # grpc takes the port modulo 65,536.
     if not port.isdecimal() or int(port) > _MAX_PORT:
         raise SettingsError(
-            f"--grpc-address must be HOST:PORT or :PORT, not {face.tcp_address!r}; empty for no TCP"
+            f"{face.tcp_flag} must be HOST:PORT or :PORT, not {face.tcp_address!r}; empty for no "
+            "TCP"
         )
+    # No host means every address of this one, which grpc spells otherwise.
+    address = f"{host or '[::]'}:{port}"
     try:
-        # No host means every address of this one, which grpc spells otherwise.
-        return server.add_insecure_port(f"{host or '[::]'}:{port}")
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise SettingsError(
             f"cannot listen on {face.tcp_address}: is the port in use or the address not this "
-            "host's? Choose another --grpc-address, or an empty one for no TCP"
+            f"host's? Choose another {face.tcp_flag}, or an empty one for no TCP"
         ) from error
 
 
-def _handler(method: Method, metrics: Metrics) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(
+    method: Method, metrics: Metrics, wrap: Callable[[Any], Any]
+) -> grpc.RpcMethodHandler[Any, Any]:
     # Without serializers grpc passes the bytes through as they are.
     if isinstance(method, Unary):
-        return grpc.unary_unary_rpc_method_handler(_unary(method, metrics))
+        return grpc.unary_unary_rpc_method_handler(wrap(_unary(method, metrics)))
     if isinstance(method, Exchange):
-        return grpc.stream_stream_rpc_method_handler(_exchange(method, metrics))
-    return grpc.unary_stream_rpc_method_handler(_stream(method, metrics))
+        return grpc.stream_stream_rpc_method_handler(wrap(_exchange(method, metrics)))
+    return grpc.unary_stream_rpc_method_handler(wrap(_stream(method, metrics)))
+
+
+def _as_it_is(handle: Any) -> Any:
+    return handle
 
 
 def _unary(method: Unary, metrics: Metrics) -> Any:

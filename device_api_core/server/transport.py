@@ -10,20 +10,27 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import ClassVar, Protocol, TypeVar
 
 from device_api_core.errors import DeviceApiError, SettingsError
 from device_api_core.metrics import Calls, Metrics
+from device_api_core.server.tls import TlsFiles
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
 ENTRY_POINT_GROUP = "device_api.transports"
+CONSUMER_FLAG = "--grpc-address"
 REASON_KEY = "device-api-reason"
 """Trailing metadata that tells apart errors with one status."""
+
+CALLER: ContextVar[frozenset[str]] = ContextVar("caller", default=frozenset())
+"""The names in the caller's client certificate: its common name, its DNS names and its URIs. Set by
+the transport for each call of a face with ``client_ca_file``; empty everywhere else."""
 
 
 class EventStream(Protocol):
@@ -83,13 +90,16 @@ class Face:
     """What one group of callers may reach: some methods on a unix socket, on TCP or on both.
 
     ``unix_socket`` and ``tcp_address`` may be empty; ``unix_mode`` are the socket file's
-    permissions.
+    permissions. ``tcp_flag`` is the setting that the address comes from, for messages. ``tls`` is
+    for TCP: plain without.
     """
 
     methods: tuple[Method, ...]
     unix_socket: str = ""
     unix_mode: int = 0o600
     tcp_address: str = ""
+    tcp_flag: str = CONSUMER_FLAG
+    tls: TlsFiles | None = None
 
     @property
     def services(self) -> tuple[str, ...]:
