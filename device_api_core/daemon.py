@@ -30,6 +30,7 @@ from device_api_core.server.admin import Admin, ServerFacts
 from device_api_core.server.doors import Doors
 from device_api_core.server.faces import PROVIDER_FLAG, Faces
 from device_api_core.server.http import HttpEndpoint
+from device_api_core.server.limits import Traffic
 from device_api_core.server.observer import Observer
 from device_api_core.server.pages import Pages, health_pages, metrics_pages
 from device_api_core.server.transport import CONSUMER_FLAG, Face, Listening, load_transport
@@ -93,6 +94,7 @@ class Daemon:
         self._tuning = tuning = tuning or Tuning()
         clock = SystemClock()
         chosen = named(plugins, settings.provider)
+        self._traffic = Traffic()
         self._reservations = Reservations()
         for plugin in chosen:
             types = plugin.provider.types if plugin.provider else ()
@@ -227,6 +229,7 @@ class Daemon:
             metrics=self.metrics,
             transport=settings.transport,
             beside=settings.provider_socket or settings.unix_socket,
+            traffic=self._traffic,
         )
         home = ProcessHome(self.intake, doors.open)
         return {plugin.name: home for plugin in chosen if plugin.name in settings.isolated}
@@ -249,6 +252,7 @@ class Daemon:
             readiness=self.readiness,
             reservations=self._reservations,
             admin=admin,
+            traffic=self._traffic,
         ).all()
 
     async def _serve_http(self, stack: AsyncExitStack, port: int, pages: Pages) -> int:

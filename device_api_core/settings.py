@@ -80,6 +80,12 @@ class Settings:
     forbid_anonymous: bool = _setting(
         False, "Refuse writes without a provider_id, which anyone at the socket can send."
     )
+    max_reads_per_second: int = _setting(
+        10_000,
+        "Reads a second from one client: the holder of a certificate, a TCP connection, or "
+        "everybody at one unix socket. Faster calls wait, then are refused.",
+    )
+    max_writes_per_second: int = _setting(3_000, "Writes a second from one client, likewise.")
     http_address: str = _setting("127.0.0.1", "Host of the health and metrics ports.")
     health_port: int = _setting(
         8081, "HTTP port of /healthz, /livez, /readyz and /statusz; 0 picks one."
@@ -133,10 +139,16 @@ class Settings:
         for name, table in self.providers.items():
             if not isinstance(table.get(_ISOLATE, False), bool):
                 raise SettingsError(f"[providers.{name}]: {_ISOLATE} must be true or false")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
         for name in ("shutdown_timeout", "shutdown_delay"):
             # Not "< 0", which lets "nan" pass.
             if not 0 <= getattr(self, name) < math.inf:
                 raise SettingsError(f"--{name.replace('_', '-')} must be 0 or more seconds")
+        for name in ("max_reads_per_second", "max_writes_per_second"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"--{name.replace('_', '-')} must be 1 or more")
 
     def _check_ports(self) -> None:
         for name in ("health_port", "metrics_port"):

@@ -189,7 +189,9 @@ click.version_option(__version__, prog_name="device-api-server")(main)
 async def _serve(settings: Settings) -> int:
     # Built here because the parts take the running loop's clocks and timers.
     from device_api_core.daemon import build
+    from device_api_core.server.connections import open_as_many_as_allowed
 
+    open_as_many_as_allowed()
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

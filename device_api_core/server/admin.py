@@ -58,13 +58,13 @@ class Admin:
     def methods(self) -> tuple[Unary, ...]:
         """The method table."""
         return tuple(
-            Unary(_SERVICE, name, call)
-            for name, call in (
-                ("ListProviders", self.list_providers),
-                ("ClearCondition", self.clear_condition),
-                ("ForgetProvider", self.forget_provider),
-                ("ForgetGpu", self.forget_gpu),
-                ("ListEvents", self.list_events),
+            Unary(_SERVICE, name, call, writes)
+            for name, call, writes in (
+                ("ListProviders", self.list_providers, False),
+                ("ClearCondition", self.clear_condition, True),
+                ("ForgetProvider", self.forget_provider, True),
+                ("ForgetGpu", self.forget_gpu, True),
+                ("ListEvents", self.list_events, False),
             )
         )
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from device_api_core.cache import DeviceCache
 from device_api_core.errors import DeviceApiError, SettingsError
 from device_api_core.intake import Intake
 from device_api_core.readiness import Readiness
 from device_api_core.reservations import Authority, Reservations
 from device_api_core.server.admin import Admin
+from device_api_core.server.connections import allowance
 from device_api_core.server.identity import (
     ByCertificate,
     OwnSocket,
     SharedSocket,
     for_operators,
 )
+from device_api_core.server.limits import Limiter, Limits, Traffic
 from device_api_core.server.provider_service import ProviderService
 from device_api_core.server.services import GpuService
 from device_api_core.server.tls import TlsFiles
@@ -24,6 +28,12 @@ from device_api_core.watch import WatchHub
 
 CONSUMER_SOCKET_MODE = 0o660
 PROVIDER_SOCKET_MODE = 0o600
+_MAX_CONSUMERS, _CONSUMERS_SHARE = 2_304, 0.5
+"""Connections: one for each watch that may be open, and some for calls; and their share of the
+files that this process may open."""
+_MAX_PROVIDERS, _PROVIDERS_SHARE = 128, 0.06
+"""The same for each other face."""
+_MAX_READ_REQUEST_BYTES = 16 * 1024
 PROVIDER_FLAG = "--grpc-provider-address"
 
 
@@ -40,6 +50,7 @@ class Faces:
         readiness: Readiness,
         reservations: Reservations,
         admin: Admin,
+        traffic: Traffic,
     ) -> None:
         self._settings = settings
         self._cache = cache
@@ -48,11 +59,22 @@ class Faces:
         self._readiness = readiness
         self._reservations = reservations
         self._admin = admin
+        self._traffic = traffic
+        self._consumers = allowance(_MAX_CONSUMERS, _CONSUMERS_SHARE)
+        self._providers = allowance(_MAX_PROVIDERS, _PROVIDERS_SHARE)
 
     def all(self) -> list[Face]:
         """Those with an address. Raises ``SettingsError`` for a dedicated socket that cannot be."""
         faces = [*self._shared(), self._over_tls(), *self._dedicated()]
-        return [face for face in faces if face.unix_socket or face.tcp_address]
+        limits = Limits(self._settings.max_reads_per_second, self._settings.max_writes_per_second)
+        return [
+            replace(
+                face,
+                limiter=Limiter(limits, self._traffic),
+            )
+            for face in faces
+            if face.unix_socket or face.tcp_address
+        ]
 
     def _shared(self) -> list[Face]:
         settings = self._settings
@@ -63,15 +85,35 @@ class Faces:
         )
         reads = self._reads()
         writes = (*self._writes(authority), *self._admin.methods)
-        tls = self._tls()
+        consumers = Face(
+            reads,
+            tls=self._tls(),
+            max_request_bytes=_MAX_READ_REQUEST_BYTES,
+            max_connections=self._consumers,
+        )
         if settings.single_socket:
             return [
-                Face((*reads, *writes), settings.unix_socket, CONSUMER_SOCKET_MODE),
-                Face(reads, tcp_address=settings.grpc_address, tls=tls),
+                Face(
+                    (*reads, *writes),
+                    settings.unix_socket,
+                    CONSUMER_SOCKET_MODE,
+                    max_connections=self._consumers,
+                ),
+                replace(consumers, tcp_address=settings.grpc_address),
             ]
         return [
-            Face(reads, settings.unix_socket, CONSUMER_SOCKET_MODE, settings.grpc_address, tls=tls),
-            Face((*self._own_reads(), *writes), settings.provider_socket, PROVIDER_SOCKET_MODE),
+            replace(
+                consumers,
+                unix_socket=settings.unix_socket,
+                unix_mode=CONSUMER_SOCKET_MODE,
+                tcp_address=settings.grpc_address,
+            ),
+            Face(
+                (*self._own_reads(), *writes),
+                settings.provider_socket,
+                PROVIDER_SOCKET_MODE,
+                max_connections=self._providers,
+            ),
         ]
 
     def _over_tls(self) -> Face:
@@ -87,6 +129,7 @@ class Faces:
             tcp_address=settings.grpc_provider_address,
             tcp_flag=PROVIDER_FLAG,
             tls=self._tls(),
+            max_connections=self._providers,
         )
 
     def _dedicated(self) -> list[Face]:
@@ -99,7 +142,8 @@ class Faces:
             except DeviceApiError as error:
                 raise SettingsError(f"--dedicated-socket: {error.message}") from error
             writes = self._writes(OwnSocket(provider_id, self._reservations))
-            faces.append(Face((*reads, *writes), path, PROVIDER_SOCKET_MODE))
+            methods = (*reads, *writes)
+            faces.append(Face(methods, path, PROVIDER_SOCKET_MODE, max_connections=self._providers))
         return faces
 
     def _reads(self) -> tuple[Method, ...]:

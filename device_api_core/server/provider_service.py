@@ -50,8 +50,8 @@ class ProviderService:
             ("UpdateGpuCondition", self.update_gpu_condition),
             ("Heartbeat", self.heartbeat),
         )
-        unary = tuple(Unary(_SERVICE, name, call) for name, call in calls)
-        return (*unary, Exchange(_SERVICE, "Update", self.update))
+        unary = tuple(Unary(_SERVICE, name, call, writes=True) for name, call in calls)
+        return (*unary, Exchange(_SERVICE, "Update", self.update, writes=True))
 
     async def register_gpu(self, data: bytes) -> bytes:
         """Make a GPU known; idempotent."""

@@ -11,13 +11,15 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import ClassVar, Protocol, TypeVar
 
 from device_api_core.errors import DeviceApiError, SettingsError
 from device_api_core.metrics import Calls, Metrics
+from device_api_core.server.limits import Limiter
 from device_api_core.server.tls import TlsFiles
+from device_api_core.validation import MAX_MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +55,13 @@ class EventStream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Unary:
-    """One request, one response."""
+    """One request, one response. ``writes`` is whether it changes what others read."""
 
     kind: ClassVar[str] = "unary"
     service: str
     name: str
     call: Callable[[bytes], Awaitable[bytes]]
+    writes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +77,14 @@ class ServerStream:
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """Many requests, many responses. ``run`` reads the requests, whose end is the caller's
-    half-close, and sends responses; it is cancelled when the caller is gone."""
+    half-close, and sends responses; it is cancelled when the caller is gone. ``writes`` as for
+    :class:`Unary`."""
 
     kind: ClassVar[str] = "bidi_stream"
     service: str
     name: str
     run: Callable[[AsyncIterator[bytes], Callable[[bytes], Awaitable[None]]], Awaitable[None]]
+    writes: bool = False
 
 
 Method = Unary | ServerStream | Exchange
@@ -91,7 +96,7 @@ class Face:
 
     ``unix_socket`` and ``tcp_address`` may be empty; ``unix_mode`` are the socket file's
     permissions. ``tcp_flag`` is the setting that the address comes from, for messages. ``tls`` is
-    for TCP: plain without.
+    for TCP: plain without. The rest is how much clients may ask for.
     """
 
     methods: tuple[Method, ...]
@@ -100,6 +105,9 @@ class Face:
     tcp_address: str = ""
     tcp_flag: str = CONSUMER_FLAG
     tls: TlsFiles | None = None
+    max_request_bytes: int = MAX_MESSAGE_BYTES
+    max_connections: int = 128
+    limiter: Limiter = field(default_factory=Limiter)
 
     @property
     def services(self) -> tuple[str, ...]:

@@ -429,3 +429,23 @@ def test_a_uri_in_the_certificate_is_a_name(
     report(clients, provider_id, "tls-gpu-of-a-uri")
     with pytest.raises(PermissionDenied):
         report(clients, "alpha", "forged")
+
+
+def test_a_private_socket_takes_only_its_plugin_and_what_it_declares(
+    directory: Path, start: Callable[..., Server]
+) -> None:
+    installed = Installed(directory / "plugins").add("fan", good("fan"))
+    server = start("--provider=fan", "--isolate=fan", plugins=installed.directory).wait_serving()
+    [private] = directory.glob("fan-*/provider.sock")
+    assert private.parent.stat().st_mode & 0o777 == 0o700
+    assert private.stat().st_mode & 0o777 == 0o600
+    with Clientset.connect(f"unix://{private}") as clients:
+        writes = clients.v1alpha1.providers
+        with pytest.raises(PermissionDenied, match="belongs to provider fan"):
+            writes.register("gpu-fan", provider_id="other")
+        undeclared = Condition("MemoryHealthy", ConditionStatus.TRUE)
+        with pytest.raises(PermissionDenied, match="does not declare MemoryHealthy"):
+            writes.update_condition("gpu-fan", undeclared, provider_id="fan")
+        with pytest.raises(NotServed):
+            clients.admin.list_providers()
+    assert server.stop() == 0
