@@ -86,7 +86,7 @@ class Patrol:
         process has beyond its part."""
         now = {c.inode: c for c in connections(self._addresses)}
         harmful = (
-            [(c, "it does not read") for c in self._stalled(now)] if self._limiter.unsent else []
+            [(c, "it hardly reads") for c in self._stalled(now)] if self._limiter.unsent else []
         )
         harmful += [(c, "its process has too many") for c in self._surplus(now)]
         for connection, why in harmful:

@@ -50,8 +50,10 @@ def test_who_calls_too_fast_waits_and_is_refused_with_a_reason(
     flags = ("--max-reads-per-second=1", "--max-writes-per-second=1")
     server = start(*flags).wait_serving_on("gpu.sock")
     consumer, provider = server.api("consumer"), server.api()
-    # The burst is 256 and five wait their turn for up to 5 s each.
+    # The burst is 256, and some wait their turn for up to 5 s.
+    began = time.monotonic()
     refused = outcomes(consumer.list, 300, threads=64)
+    assert time.monotonic() - began > 3
     assert {e.code() for e in refused} == {EXHAUSTED}
     assert {reason_of(e) for e in refused} == {"rate"}
     assert all("more than 1 reads a second" in e.details() for e in refused)
@@ -215,6 +217,43 @@ def test_answers_that_nobody_reads_are_bounded_and_given_back(
     while rss_mib(server) - before > 40:
         assert time.monotonic() < deadline, rss_mib(server) - before
         time.sleep(0.1)
+
+
+def fill_up(one: socket.socket) -> type[OSError]:
+    """Send until that is not possible; returns why."""
+    try:
+        while True:
+            one.send(bytes(4_096))
+    except OSError as error:
+        return type(error)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_who_reads_slowly_is_not_cut_and_who_reads_nothing_is(
+    directory: Path, reads: bool
+) -> None:
+    path = directory / "s.sock"
+    limiter = Limiter()
+    patrol = Patrol(frozenset({str(path)}), limiter, 100)
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(path))
+        listener.listen()
+        client = stack.enter_context(socket.socket(socket.AF_UNIX))
+        client.connect(str(path))
+        served = stack.enter_context(listener.accept()[0])
+        served.setblocking(False)
+        assert fill_up(served) is BlockingIOError
+        # While no answer waits nobody is in the way.
+        patrol.look()
+        patrol.look()
+        (await limiter.room(1))()
+        patrol.look()
+        await limiter.room(1)
+        for _ in range(3):
+            assert client.recv(16) if not reads else client.recv(65_536)
+            patrol.look()
+        assert fill_up(served) is (BlockingIOError if reads else BrokenPipeError)
 
 
 def test_one_process_cannot_hold_all_connections(directory: Path) -> None:
