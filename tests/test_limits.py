@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_api_core.errors import LimitExceeded
-from device_api_core.server.limits import RATE, Limiter, Limits, Peer, Traffic, thread_seconds
+from device_api_core.errors import RATE, LimitExceeded
+from device_api_core.server.limits import Limiter, Limits, Peer, Traffic, thread_seconds
 from device_api_core.watch import WATCHER_LIMIT
 
 

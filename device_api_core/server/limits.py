@@ -18,13 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from device_api_core.errors import LimitExceeded
+from device_api_core.errors import RATE, LimitExceeded
 from device_api_core.watch import MAX_WATCHES, WATCHER_LIMIT
 
 Result = TypeVar("Result")
 
-RATE = "rate"
-"""The reason of a refusal that passes when the caller calls less."""
 UNSENT_BYTES = 64 * 1024 * 1024
 LARGE_BYTES = 64 * 1024
 """Answers beyond this count until the client has taken them."""
