@@ -23,7 +23,9 @@ from process import Server, environment
 from device_api_core.client import Clientset, Options, Tls
 from device_api_core.client.errors import NotServed, PermissionDenied, Unreachable
 from device_api_core.client.retry import NO_RETRY
+from device_api_core.errors import SettingsError
 from device_api_core.resources import Condition, ConditionStatus, GpuStatus
+from device_api_core.server.tls import Certificates, TlsFiles
 
 CLI = str(Path(sys.executable).with_name("device-api"))
 OPERATOR = "operator@node"
@@ -287,29 +289,35 @@ def test_certificates_are_renewed_without_a_restart(
         ("--client-ca-file", b"\xff", "holds no certificate in PEM"),
     ],
 )
-def test_files_that_cannot_be_used_stop_the_start(
-    ours: Authority,
-    tmp_path: Path,
-    start: Callable[..., Server],
-    flag: str,
-    content: bytes | None,
-    complaint: str,
+def test_files_that_cannot_be_used_are_refused(
+    ours: Authority, tmp_path: Path, flag: str, content: bytes | None, complaint: str
 ) -> None:
     wrong = tmp_path / "wrong.pem"
     if content is not None:
         wrong.write_bytes(content)
-    flags = [f for f in ours.flags if not f.startswith(f"{flag}=")]
-    server = start(*flags, f"{flag}={wrong}")
-    assert server.exit_code() == 1
-    assert complaint in server.text
+    own = ours.issue("own", "127.0.0.1")
+    files = {
+        "--tls-cert-file": own.certificate_file,
+        "--tls-private-key-file": own.key_file,
+        "--client-ca-file": own.ca_file,
+    }
+    files[flag] = wrong
+    with pytest.raises(SettingsError, match=complaint):
+        Certificates(TlsFiles(*map(str, files.values())))
 
 
 def test_an_encrypted_key_stops_the_start_without_asking(
     ours: Authority, tmp_path: Path, start: Callable[..., Server]
 ) -> None:
     plain, locked = ours.issue("plain", "127.0.0.1"), tmp_path / "locked.key"
-    convert = ["openssl", "pkey", "-aes128", "-passout", "pass:x", "-in", str(plain.key_file)]
-    subprocess.run([*convert, "-out", str(locked)], check=True, timeout=20)
+    key = serialization.load_pem_private_key(Path(str(plain.key_file)).read_bytes(), None)
+    locked.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
     flags = [f for f in ours.flags if not f.startswith("--tls-private-key-file")]
     server = start(*flags, f"--tls-private-key-file={locked}")
     assert server.exit_code() == 1
@@ -374,11 +382,10 @@ def test_a_dedicated_socket_is_the_only_way_to_write_as_its_provider(
     assert not own.exists()
 
 
-@pytest.mark.parametrize("provider_id", ["a\x7fb", "x" * 129])
 def test_a_dedicated_socket_needs_a_provider_id(
-    directory: Path, start: Callable[..., Server], provider_id: str
+    directory: Path, start: Callable[..., Server]
 ) -> None:
-    server = start(f"--dedicated-socket={provider_id}={directory}/own.sock")
+    server = start(f"--dedicated-socket={'x' * 129}={directory}/own.sock")
     assert server.exit_code() == 1
     assert "--dedicated-socket: provider_id: must" in " ".join(server.text.split())
 
