@@ -20,6 +20,7 @@ from benchmarks import (
     bridge,
     device_plugin,
     idle,
+    limits,
     memory,
     propagation,
     startup,
@@ -39,6 +40,8 @@ BENCHMARKS: dict[str, Callable[[Workbench], list[Figure]]] = {
     "xid": xid.run,
     "device-plugin": device_plugin.run,
     "bridge": bridge.run,
+    "fairness": limits.run_fairness,
+    "limits": limits.run_memory,
     "growth": memory.run_growth,
 }
 

@@ -74,6 +74,7 @@ class Load:
     def __init__(self) -> None:
         self._channels: dict[tuple[str, str], list[grpc.aio.Channel]] = {}
         self._watchers: dict[str, Watchers] = {}
+        self._stalled: list[Any] = []
 
     async def once(self, target: str, method: str, request: str) -> dict[str, Any]:
         """One call; its response's size."""
@@ -122,6 +123,23 @@ class Load:
         await asyncio.gather(*(send(number, body) for number, body in enumerate(bodies)))
         return _quantiles(durations)
 
+    async def flood(self, target: str, method: str, calls: int, seconds: float) -> dict[str, Any]:
+        """Keep so many calls open on one connection, at full speed, for ``seconds``."""
+        [channel] = self._connections(target, 1, "flood")
+        call: Any = channel.unary_unary(method)
+        ends = time.monotonic() + seconds
+        answered = 0
+
+        async def caller() -> None:
+            nonlocal answered
+            while time.monotonic() < ends:
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    await call(b"")
+                    answered += 1
+
+        await asyncio.gather(*(caller() for _ in range(calls)))
+        return {"answered": answered}
+
     async def watch(
         self, target: str, method: str, count: int, connections: int, initial: int
     ) -> dict[str, Any]:
@@ -129,6 +147,21 @@ class Load:
         watchers = self._watchers[target] = Watchers()
         watchers.open(self._connections(target, connections), method, count)
         await watchers.until(count * initial)
+        return {}
+
+    async def stall(
+        self, target: str, method: str, count: int, connections: int, use: str
+    ) -> dict[str, Any]:
+        """Open ``count`` streams and read nothing. A unary method does, too: its answer waits."""
+        # A window that does not grow, or the library would read ahead.
+        options = (*_OPTIONS, ("grpc.http2.bdp_probe", 0))
+        channels = self._channels.setdefault((target, use), [])
+        channels += [grpc.aio.insecure_channel(target, options=options) for _ in range(connections)]
+        for channel in islice(cycle(channels), count):
+            call: Any = channel.unary_stream(method)(b"")
+            self._stalled.append(call)
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await call.initial_metadata()
         return {}
 
     async def propagate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -128,8 +129,17 @@ class DeviceServer(Process):
             *("--metrics-port", "0", "--shutdown-delay", "0"),
             *flags,
         ]
-        with (folder / "log").open("wb") as log:
+        self._log = folder / "log"
+        with self._log.open("wb") as log:
             super().__init__(command, stderr=log, env=env or {})
+
+    @property
+    def tcp_target(self) -> str:
+        """Where it listens over TCP, if a flag asked for it."""
+        found = re.search(r" tcp=(\S+)", self._log.read_text())
+        if found is None:
+            raise Failed("the server's log does not say where it listens")
+        return found[1]
 
     def is_ready(self) -> bool:
         """Whether /readyz says so."""

@@ -29,12 +29,12 @@ from device_api_core.reservations import Reservations
 from device_api_core.roster import Roster
 from device_api_core.server.admin import Admin, ServerFacts
 from device_api_core.server.doors import Doors
+from device_api_core.server.faces import PROVIDER_FLAG, Faces
 from device_api_core.server.http import HttpEndpoint
+from device_api_core.server.limits import Traffic
 from device_api_core.server.observer import Observer
 from device_api_core.server.pages import Pages, health_pages, metrics_pages
-from device_api_core.server.provider_service import ProviderService
-from device_api_core.server.services import GpuService
-from device_api_core.server.transport import Face, Listening, load_transport
+from device_api_core.server.transport import CONSUMER_FLAG, Face, Listening, load_transport
 from device_api_core.settings import Settings
 from device_api_core.watch import (
     BOOKMARK_SECONDS,
@@ -46,8 +46,6 @@ from device_api_core.watch import (
 
 logger = logging.getLogger(__name__)
 
-CONSUMER_SOCKET_MODE = 0o660
-PROVIDER_SOCKET_MODE = 0o600
 _PROVIDER_STOP_SECONDS = 5.0
 
 
@@ -70,6 +68,7 @@ class Addresses:
     """Where a running daemon listens; ports are the bound ones."""
 
     tcp_port: int
+    provider_tcp_port: int
     health_port: int
     metrics_port: int
 
@@ -84,6 +83,7 @@ class Daemon:
         self._tuning = tuning = tuning or Tuning()
         clock = SystemClock()
         chosen = named(plugins, settings.provider)
+        self._traffic = Traffic()
         self._reservations = Reservations()
         for plugin in chosen:
             types = plugin.provider.types if plugin.provider else ()
@@ -176,7 +176,7 @@ class Daemon:
             pages = metrics_pages(self.metrics.registry)
             metrics = await self._serve_http(stack, settings.metrics_port, pages)
             stack.push_async_callback(self._shut_down)
-            tcp_port = await self._listen()
+            tcp_ports = await self._listen()
             self._supervisor.start()
             later = asyncio.get_running_loop().call_later
             stack.callback(later(self._tuning.grace_seconds, self.readiness.evaluate).cancel)
@@ -184,7 +184,7 @@ class Daemon:
             # What lives now lives as long as the process: keep the collector away from it.
             gc.collect()
             gc.freeze()
-            yield Addresses(tcp_port, health, metrics)
+            yield Addresses(*tcp_ports, health, metrics)
 
     def begin_shutdown(self) -> None:
         """Not ready from now on; everything else still works."""
@@ -199,17 +199,18 @@ class Daemon:
         await asyncio.gather(*(each.stop(timeout - for_providers) for each in self._listening))
         await self._supervisor.stop(for_providers)
 
-    async def _listen(self) -> int:
+    async def _listen(self) -> tuple[int, int]:
+        """Returns the TCP ports of consumers and of providers, 0 for none."""
         transport = load_transport(self._settings.transport)
-        tcp_port = 0
+        ports = dict.fromkeys((CONSUMER_FLAG, PROVIDER_FLAG), 0)
         for face in self._faces():
             listening = await transport.listen(face, self.metrics)
             self._listening.append(listening)
-            tcp_port = tcp_port or listening.tcp_port
+            ports[face.tcp_flag] = ports[face.tcp_flag] or listening.tcp_port
         for listening in self._listening:
             # A provider may have made it ready while the last face was still being opened.
             await listening.set_serving(self.readiness.ready)
-        return tcp_port
+        return ports[CONSUMER_FLAG], ports[PROVIDER_FLAG]
 
     def _homes(self, chosen: list[Plugin]) -> dict[str, Home]:
         """The homes of those that do not live in a thread."""
@@ -221,22 +222,12 @@ class Daemon:
             metrics=self.metrics,
             transport=settings.transport,
             beside=settings.provider_socket or settings.unix_socket,
+            traffic=self._traffic,
         )
         home = ProcessHome(self.intake, doors.open)
         return {plugin.name: home for plugin in chosen if plugin.name in settings.isolated}
 
     def _faces(self) -> list[Face]:
-        settings = self._settings
-        gate = self.intake.gate
-        gpus = GpuService(
-            self.cache,
-            hub=self._hub,
-            gate=gate,
-            readiness=self.readiness,
-            shared=settings.single_socket,
-        )
-        own_gpus = GpuService(self.cache, hub=self._hub, gate=gate, readiness=None)
-        providers = ProviderService(self.cache, intake=self.intake, authority=self._reservations)
         admin = Admin(
             self.cache,
             intake=self.intake,
@@ -246,20 +237,16 @@ class Daemon:
             facts=self._facts,
             tell_cleared=self._supervisor.clear,
         )
-        writing = (*providers.methods, *admin.methods)
-        if settings.single_socket:
-            faces = [
-                Face((*gpus.methods, *writing), settings.unix_socket, CONSUMER_SOCKET_MODE),
-                Face(gpus.methods, tcp_address=settings.grpc_address),
-            ]
-        else:
-            faces = [
-                Face(
-                    gpus.methods, settings.unix_socket, CONSUMER_SOCKET_MODE, settings.grpc_address
-                ),
-                Face((*own_gpus.methods, *writing), settings.provider_socket, PROVIDER_SOCKET_MODE),
-            ]
-        return [face for face in faces if face.unix_socket or face.tcp_address]
+        return Faces(
+            self._settings,
+            cache=self.cache,
+            hub=self._hub,
+            intake=self.intake,
+            readiness=self.readiness,
+            reservations=self._reservations,
+            admin=admin,
+            traffic=self._traffic,
+        ).all()
 
     async def _serve_http(self, stack: AsyncExitStack, port: int, pages: Pages) -> int:
         endpoint = HttpEndpoint(pages)

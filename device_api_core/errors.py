@@ -22,6 +22,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+RATE = "rate"
+"""The reason of a refusal that passes by itself when the caller waits."""
+
 
 class DeviceApiError(Exception):
     """Root of every error that this project raises on purpose.

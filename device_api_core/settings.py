@@ -56,6 +56,42 @@ class Settings:
         "Serve everything on --unix-socket, as the reference does, and ignore --provider-socket. "
         "Then whoever can read health can also forge it.",
     )
+    grpc_provider_address: str = _setting(
+        "",
+        "TCP address for providers elsewhere (GpuService, ProviderService), only with mutual TLS: "
+        "needs --tls-cert-file, --tls-private-key-file and --client-ca-file. A provider may write "
+        "only as a name in its certificate.",
+    )
+    tls_cert_file: str = _setting(
+        "",
+        "Certificate of this server with its chain, in PEM, for every TCP gRPC address. Read again "
+        "when it changes.",
+    )
+    tls_private_key_file: str = _setting("", "The key of --tls-cert-file, in PEM.")
+    client_ca_file: str = _setting(
+        "",
+        "Authorities in PEM: a client of a TCP gRPC address needs a certificate from one of them. "
+        "Use authorities of your own, not the cluster's.",
+    )
+    tls_operator_name: tuple[str, ...] = _setting(
+        (),
+        "Whose client certificate has this name may use Admin at --grpc-provider-address; "
+        "repeatable. Without one Admin is not served there.",
+    )
+    dedicated_socket: tuple[str, ...] = _setting(
+        (),
+        "ID=PATH: a unix socket, mode 0600, through which only the remote provider ID writes, and "
+        "the only one through which it does; repeatable.",
+    )
+    forbid_anonymous: bool = _setting(
+        False, "Refuse writes without a provider_id, which anyone at the socket can send."
+    )
+    max_reads_per_second: int = _setting(
+        10_000,
+        "Reads a second from one client: the holder of a certificate, a TCP connection, or "
+        "everybody at one unix socket. Faster calls wait, then are refused.",
+    )
+    max_writes_per_second: int = _setting(3_000, "Writes a second from one client, likewise.")
     http_address: str = _setting("127.0.0.1", "Host of the health and metrics ports.")
     health_port: int = _setting(
         8081, "HTTP port of /healthz, /livez, /readyz and /statusz; 0 picks one."
@@ -100,7 +136,8 @@ class Settings:
     """The file's ``[providers.NAME]`` tables by name: ``isolate``, and the provider's options."""
 
     def __post_init__(self) -> None:
-        if not (self.grpc_address or self.unix_socket or self.provider_socket):
+        listens = (self.grpc_address, self.unix_socket, self.provider_socket)
+        if not any((*listens, self.grpc_provider_address)):
             raise SettingsError(
                 "nothing to listen on: set --grpc-address, --unix-socket or --provider-socket"
             )
@@ -109,13 +146,20 @@ class Settings:
         if self.log_format not in LOG_FORMATS:
             raise SettingsError(f"--log-format must be text or json, not {self.log_format!r}")
         self._check_ports()
+        self._check_tls()
         for name, table in self.providers.items():
             if not isinstance(table.get(_ISOLATE, False), bool):
                 raise SettingsError(f"[providers.{name}]: {_ISOLATE} must be true or false")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
         for name in ("shutdown_timeout", "shutdown_delay", "forget_lost_providers_after"):
             # Not "< 0", which lets "nan" pass.
             if not 0 <= getattr(self, name) < math.inf:
                 raise SettingsError(f"--{name.replace('_', '-')} must be 0 or more seconds")
+        for name in ("max_reads_per_second", "max_writes_per_second"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"--{name.replace('_', '-')} must be 1 or more")
 
     def _check_ports(self) -> None:
         for name in ("health_port", "metrics_port"):
@@ -123,6 +167,30 @@ class Settings:
                 raise SettingsError(f"--{name.replace('_', '-')} must be 0 to 65535")
         if self.health_port == self.metrics_port != 0:
             raise SettingsError("--health-port and --metrics-port must differ")
+
+    def _check_tls(self) -> None:
+        if bool(self.tls_cert_file) is not bool(self.tls_private_key_file):
+            raise SettingsError("--tls-cert-file and --tls-private-key-file go together")
+        if self.client_ca_file and not self.tls_cert_file:
+            raise SettingsError("--client-ca-file needs --tls-cert-file")
+        if self.grpc_provider_address and not self.client_ca_file:
+            raise SettingsError(
+                "--grpc-provider-address needs --tls-cert-file, --tls-private-key-file and "
+                "--client-ca-file: writes over TCP are taken with mutual TLS only"
+            )
+        if len(self.dedicated_sockets) != len(self.dedicated_socket):
+            raise SettingsError("--dedicated-socket: a provider has one socket")
+
+    @property
+    def dedicated_sockets(self) -> dict[str, str]:
+        """The paths of --dedicated-socket by provider id."""
+        sockets: dict[str, str] = {}
+        for text in self.dedicated_socket:
+            provider_id, _, path = text.partition("=")
+            if not provider_id or not path:
+                raise SettingsError(f"--dedicated-socket must be ID=PATH, not {text!r}")
+            sockets[provider_id] = path
+        return sockets
 
     @property
     def isolated(self) -> frozenset[str]:

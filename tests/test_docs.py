@@ -38,3 +38,18 @@ def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_test_that_the_threat_model_names_exists():
+    page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", page))
+    files = [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("*/*/tests/test_*.py")]
+    defined = {
+        name
+        for file in files
+        for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+    assert named - defined == set()
+    claims = re.findall(r"^- (?!\*\*).*?(?=^- |^\S|\Z)", page, re.MULTILINE | re.DOTALL)
+    assert claims
+    assert [claim for claim in claims if "`test_" not in claim] == []

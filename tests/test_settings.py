@@ -49,6 +49,14 @@ SAMPLES = {
     "grpc_address": ("127.0.0.1:1", "127.0.0.1:2", '"127.0.0.1:3"'),
     "unix_socket": ("1.sock", "2.sock", '"3.sock"'),
     "provider_socket": ("1.sock", "2.sock", '"3.sock"'),
+    "grpc_provider_address": ("127.0.0.1:1", "127.0.0.1:2", '"127.0.0.1:3"'),
+    "tls_cert_file": ("1.pem", "2.pem", '"3.pem"'),
+    "tls_private_key_file": ("1.pem", "2.pem", '"3.pem"'),
+    "client_ca_file": ("1.pem", "2.pem", '"3.pem"'),
+    "tls_operator_name": ("o1", "o2 o3", '["o4"]'),
+    "dedicated_socket": ("a=1", "a=2 b=3", '["a=4"]'),
+    "max_reads_per_second": ("1", "2", "3"),
+    "max_writes_per_second": ("1", "2", "3"),
     "http_address": ("::1", "::2", '"::3"'),
     "health_port": ("1", "2", "3"),
     "metrics_port": ("1", "2", "3"),
@@ -64,7 +72,15 @@ SAMPLES = {
     "forget_lost_providers_after": ("1.5", "2.5", "3"),
     "transport": ("t1", "t2", '"t3"'),
 }
-SWITCHES = ("single_socket", "require_heartbeat", "strict_unregister")
+SWITCHES = ("single_socket", "forbid_anonymous", "require_heartbeat", "strict_unregister")
+PAIR = ("tls_cert_file", "tls_private_key_file")
+# what a setting cannot be without
+NEEDED = {
+    "tls_cert_file": PAIR,
+    "tls_private_key_file": PAIR,
+    "client_ca_file": PAIR,
+    "grpc_provider_address": (*PAIR, "client_ca_file"),
+}
 
 
 def env_name(name):
@@ -86,8 +102,9 @@ def test_every_setting_is_tried_here():
 def test_the_flag_wins_over_the_environment_and_that_over_the_file(parse, name):
     flag, env, in_file = SAMPLES[name]
     arguments = (f"--{name.replace('_', '-')}", flag)
-    environment, file = {env_name(name): env}, f"{name} = {in_file}"
-    assert getattr(parse(file=file), name) == value_of(name, in_file)
+    others = {env_name(other): "other" for other in NEEDED.get(name, ()) if other != name}
+    environment, file = {**others, env_name(name): env}, f"{name} = {in_file}"
+    assert getattr(parse(env=others, file=file), name) == value_of(name, in_file)
     assert getattr(parse(env=environment, file=file), name) == value_of(name, env)
     everything = parse(*arguments, env=environment, file=file)
     assert getattr(everything, name) == value_of(name, flag)
@@ -136,7 +153,7 @@ def test_the_nvml_options_are_options_of_its_table(parse):
 @pytest.mark.parametrize(
     ("file", "complaint"),
     [
-        ("helth_port = 1", "unknown key 'helth_port'; known are expect_provider, forget_lost"),
+        ("helth_port = 1", "unknown key 'helth_port'; known are client_ca_file, dedicated_socket"),
         ("[provider.nvml]\nx = 1", "provider must be a list of strings"),
         ("providers = 1", "providers must be tables"),
         ("providers.nvml = 1", "providers must be tables"),
@@ -179,6 +196,20 @@ def test_a_file_that_is_not_there_or_not_text_stops_the_start(tmp_path):
         ({"health_port": -1}, "--health-port must be 0 to 65535"),
         ({"metrics_port": 65_536}, "--metrics-port must be 0 to 65535"),
         ({"health_port": 1, "metrics_port": 1}, "must differ"),
+        ({"tls_cert_file": "c"}, "--tls-cert-file and --tls-private-key-file go together"),
+        ({"tls_private_key_file": "k"}, "go together"),
+        ({"client_ca_file": "a"}, "--client-ca-file needs --tls-cert-file"),
+        ({"grpc_provider_address": ":1"}, "taken with mutual TLS only"),
+        (
+            {"grpc_provider_address": ":1", "tls_cert_file": "c", "tls_private_key_file": "k"},
+            "taken with mutual TLS only",
+        ),
+        ({"dedicated_socket": ("path",)}, "--dedicated-socket must be ID=PATH, not 'path'"),
+        ({"dedicated_socket": ("=path",)}, "--dedicated-socket must be ID=PATH"),
+        ({"dedicated_socket": ("a=",)}, "--dedicated-socket must be ID=PATH"),
+        ({"dedicated_socket": ("a=1", "a=2")}, "a provider has one socket"),
+        ({"max_reads_per_second": 0}, "--max-reads-per-second must be 1 or more"),
+        ({"max_writes_per_second": -1}, "--max-writes-per-second must be 1 or more"),
         ({"shutdown_delay": -0.1}, "--shutdown-delay must be 0 or more seconds"),
         ({"shutdown_timeout": math.nan}, "--shutdown-timeout must be 0 or more seconds"),
     ],

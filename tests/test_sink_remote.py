@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +18,7 @@ from device_api_core.entries import SetCondition, SetStatus
 from device_api_core.errors import (
     AlreadyExists,
     InvalidArgument,
+    LimitExceeded,
     NotFound,
     SinkClosed,
     UpdateAborted,
@@ -148,6 +151,27 @@ def test_a_call_waits_for_a_server(node, elsewhere):
     assert not elsewhere.sink.is_silent
     node.start()
     assert done.wait(SECONDS)
+    assert state(node)["gpu-0", FAN] == ("False", "")
+
+
+def test_a_call_that_comes_too_fast_is_made_again(node, elsewhere):
+    say(elsewhere.sink)
+    node.stop()
+    node.settings = replace(node.settings, max_writes_per_second=1)
+    node.start()
+    writes, greedy = node.clients.v1alpha1.providers, queue.Queue()
+
+    def write(_):
+        try:
+            writes.register("gpu-1", provider_id="greedy")
+        except LimitExceeded as error:
+            greedy.put(error.reason)
+
+    with ThreadPoolExecutor(16) as pool:
+        for each in range(300):
+            pool.submit(write, each)
+        assert greedy.get(timeout=SECONDS) == "rate"
+        elsewhere.sink.set_condition("gpu-0", Condition(FAN, FALSE))
     assert state(node)["gpu-0", FAN] == ("False", "")
 
 

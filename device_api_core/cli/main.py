@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import click
 
@@ -19,7 +20,15 @@ from device_api_core.cli.top import top
 from device_api_core.cli.version import version
 from device_api_core.cli.wait import wait
 from device_api_core.cli.watch import watch
-from device_api_core.client.endpoint import DEFAULT_TIMEOUT_SECONDS
+from device_api_core.client.errors import ConfigurationError
+from device_api_core.client.options import (
+    CA_VARIABLE,
+    CERTIFICATE_VARIABLE,
+    DEFAULT_TIMEOUT_SECONDS,
+    KEY_VARIABLE,
+    SERVER_NAME_VARIABLE,
+    Tls,
+)
 from device_api_core.client.targets import (
     DEFAULT_PROVIDER_TARGET,
     DEFAULT_TARGET,
@@ -70,16 +79,64 @@ Exit codes: 0 done, 1 refused or not found, 2 wrong usage, 3 no server answers.
     show_default=True,
     help="How long to wait for an answer.",
 )
+@click.option(
+    "--ca-file",
+    envvar=CA_VARIABLE,
+    show_envvar=True,
+    metavar="FILE",
+    help="Whom to trust at a TCP target, in PEM. This option or the next ones turn TLS on.",
+)
+@click.option(
+    "--cert-file",
+    envvar=CERTIFICATE_VARIABLE,
+    show_envvar=True,
+    metavar="FILE",
+    help="This client's own certificate, in PEM.",
+)
+@click.option(
+    "--key-file",
+    envvar=KEY_VARIABLE,
+    show_envvar=True,
+    metavar="FILE",
+    help="The key of --cert-file, in PEM.",
+)
+@click.option(
+    "--tls-server-name",
+    envvar=SERVER_NAME_VARIABLE,
+    show_envvar=True,
+    metavar="NAME",
+    help="What the server's certificate must say, if that is not the target's host.",
+)
 @click.version_option(__version__, message="device-api %(version)s")
 @click.pass_context
 def main(
-    ctx: click.Context, server: str | None, provider_server: str | None, timeout: float
+    ctx: click.Context,
+    /,
+    server: str | None,
+    provider_server: str | None,
+    timeout: float,
+    **tls: str | None,
 ) -> None:
     """See and operate the GPU health daemon of this node."""
-    ctx.obj = Session.of(server, provider_server, timeout)
+    ctx.obj = replace(Session.of(server, provider_server, timeout), tls=_tls(**tls))
     # Otherwise click decides by whether it writes to a terminal.
     if os.environ.get("NO_COLOR"):
         ctx.color = False
+
+
+def _tls(
+    ca_file: str | None, cert_file: str | None, key_file: str | None, tls_server_name: str | None
+) -> Tls | None:
+    named = (ca_file or None, cert_file or None, key_file or None, tls_server_name or None)
+    if not any(named):
+        return None
+    try:
+        tls = Tls(*named)
+        # Now, so that a file that cannot be read is told as what it is and not as no answer.
+        tls.credentials()
+    except ConfigurationError as error:
+        raise click.UsageError(error.message) from error
+    return tls
 
 
 for _command in (

@@ -78,7 +78,8 @@ def run(session: Session, /, name: str, server: str | None, config: str | None, 
     except DeviceApiError as error:
         raise Failure(error.message) from error
     set_up(str(how["log_format"]), int(how["verbosity"]))
-    runner = Runner(plugin, parse_target(server) if server else session.provider_server)
+    target = parse_target(server) if server else session.provider_server
+    runner = Runner(plugin, target, tls=session.tls)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: runner.stop())
     # Not by returning: a thread in a vendor call would keep the interpreter from ending.

@@ -190,7 +190,9 @@ click.version_option(__version__, prog_name="device-api-server")(main)
 async def _serve(settings: Settings) -> int:
     # Built here because the parts take the running loop's clocks and timers.
     from device_api_core.daemon import build
+    from device_api_core.server.connections import open_as_many_as_allowed
 
+    open_as_many_as_allowed()
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -206,7 +208,8 @@ async def _serve(settings: Settings) -> int:
                 "node": settings.node,
                 "unix_socket": settings.unix_socket or "none",
                 "provider_socket": _provider_socket(settings),
-                "tcp": _tcp(settings, addresses.tcp_port),
+                "tcp": _tcp(settings.grpc_address, addresses.tcp_port),
+                "provider_tcp": _tcp(settings.grpc_provider_address, addresses.provider_tcp_port),
                 "health": f"{settings.http_address}:{addresses.health_port}",
                 "metrics": f"{settings.http_address}:{addresses.metrics_port}",
                 "providers": ",".join(settings.provider) or "none",
@@ -243,6 +246,6 @@ def _provider_socket(settings: Settings) -> str:
     return settings.provider_socket or "none"
 
 
-def _tcp(settings: Settings, port: int) -> str:
-    host, _, _ = settings.grpc_address.rpartition(":")
-    return f"{host}:{port}" if settings.grpc_address else "none"
+def _tcp(address: str, port: int) -> str:
+    host, _, _ = address.rpartition(":")
+    return f"{host}:{port}" if address else "none"

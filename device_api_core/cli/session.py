@@ -7,17 +7,18 @@ from typing import Self
 
 import click
 
-from device_api_core.client import Clientset
+from device_api_core.client import Clientset, Options, Tls
 from device_api_core.client.targets import default_provider_target, default_target, parse_target
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The endpoints and the deadline that the global options chose."""
+    """The endpoints, the deadline and the certificates that the global options chose."""
 
     server: str
     provider_server: str
     timeout_seconds: float
+    tls: Tls | None = None
 
     @classmethod
     def of(cls, server: str | None, provider_server: str | None, timeout_seconds: float) -> Self:
@@ -41,7 +42,7 @@ class Session:
         return Clientset.connect(
             server,
             provider_target=self.provider_server,
-            timeout_seconds=self.timeout_seconds,
+            options=Options(self.timeout_seconds, tls=self.tls),
         )
 
 

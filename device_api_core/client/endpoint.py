@@ -58,11 +58,11 @@ class Endpoint:
         self.options = options or Options.choose()
         self._closed = Stop()
         channel_options = self.options.channel_options()
+        credentials = self.options.credentials(target)
         self.channel: grpc.Channel
-        if self.options.tls is None:
+        if credentials is None:
             self.channel = grpc.insecure_channel(target, options=channel_options)
         else:
-            credentials = self.options.tls.credentials()
             self.channel = grpc.secure_channel(target, credentials, options=channel_options)
         self._intercepted: grpc.Channel = grpc.intercept_channel(self.channel, *interceptors)
         self._callables: dict[str, Any] = {}

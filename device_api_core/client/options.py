@@ -12,6 +12,7 @@ import grpc
 
 from device_api_core.client.errors import ConfigurationError
 from device_api_core.client.retry import RetryPolicy
+from device_api_core.client.targets import socket_path
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 """Twice the time that a provider may hold reads back, so a healthy server always answers."""
@@ -74,9 +75,9 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Everything about calls that is not the call. ``tls`` is ``None`` for a plain connection;
-    ``keepalive`` for none; ``wait_for_ready`` lets calls wait, up to their deadline, for a server
-    that is not there yet, instead of failing."""
+    """Everything about calls that is not the call. ``tls`` is ``None`` for a plain connection, as
+    one to a unix socket always is; ``keepalive`` for none; ``wait_for_ready`` lets calls wait, up
+    to their deadline, for a server that is not there yet, instead of failing."""
 
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -98,6 +99,13 @@ class Options:
         if timeout_seconds is not None:
             options = replace(options, timeout_seconds=timeout_seconds)
         return options
+
+    def credentials(self, target: str) -> grpc.ChannelCredentials | None:
+        """What a channel to ``target`` needs, ``None`` for a plain one. Who may open a unix socket
+        is for its file to say, so one clientset reads there and reports over TLS elsewhere."""
+        if self.tls is None or socket_path(target) is not None:
+            return None
+        return self.tls.credentials()
 
     def channel_options(self) -> list[tuple[str, int | str]]:
         """The same for a gRPC channel."""

@@ -16,6 +16,7 @@ from device_api_core.client.errors import (
 from device_api_core.client.update import HeldUpdate
 from device_api_core.conditions import CLEARED, LAPSED_REASONS
 from device_api_core.entries import Change, SetCondition
+from device_api_core.errors import RATE
 from device_api_core.plugins.mirror import Mirror, Said
 from device_api_core.resources import READY, Condition, ConditionStatus, Gpu, GpuSpec, GpuStatus
 
@@ -150,7 +151,7 @@ class Conversation:
 
     def _note_refusal(self, gpu: str, error: DeviceApiError) -> None:
         """Nobody is there to take it; the provider meets it when it next says the same."""
-        if isinstance(error, Unavailable | DeadlineExceeded | RpcFailed):
+        if isinstance(error, Unavailable | DeadlineExceeded | RpcFailed) or error.reason == RATE:
             raise error
         logger.warning("refused when told again", extra={"gpu": gpu, "error": error.message})
 

@@ -19,7 +19,7 @@ from device_api_core.client.errors import DeadlineExceeded, NotFound, RpcFailed,
 from device_api_core.client.retry import Backoff
 from device_api_core.client.update import HeldUpdate
 from device_api_core.entries import Change
-from device_api_core.errors import DeviceApiError, SinkClosed, UpdateAborted
+from device_api_core.errors import RATE, DeviceApiError, SinkClosed, UpdateAborted
 from device_api_core.intake import LEASE_INTERVALS
 from device_api_core.plugins.checked import CheckedSink
 from device_api_core.plugins.conversation import Conversation, stage
@@ -293,8 +293,8 @@ class RemoteSink(CheckedSink[_Hold]):
         self._talk.mirror.lapse("ProviderLost", f"nothing was heard from {silence}")
 
 
-def _is_absence(error: Exception) -> bool:
+def _is_absence(error: DeviceApiError) -> bool:
     # gRPC says CANCELLED when a server goes while it answers.
     if isinstance(error, RpcFailed):
         return error.status == "CANCELLED"
-    return isinstance(error, Unavailable | DeadlineExceeded)
+    return isinstance(error, Unavailable | DeadlineExceeded) or error.reason == RATE

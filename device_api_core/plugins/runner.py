@@ -21,7 +21,7 @@ from typing import IO
 
 from device_api_core.client.clientset import Clientset
 from device_api_core.client.endpoint import Endpoint
-from device_api_core.client.options import Options
+from device_api_core.client.options import Options, Tls
 from device_api_core.client.presence import Presence
 from device_api_core.client.retry import NO_RETRY, Backoff
 from device_api_core.errors import DeviceApiError
@@ -64,11 +64,13 @@ class Runner:
         target: str,
         *,
         supervised: bool = False,
+        tls: Tls | None = None,
         first_pause_seconds: float = _FIRST_PAUSE_SECONDS,
     ) -> None:
         self._plugin = plugin
         self._target = target
         self._supervised = supervised
+        self._tls = tls
         self._pauses = Backoff(first_pause_seconds, _LONGEST_PAUSE_SECONDS)
         self._mirror = Mirror()
         self._stop = threading.Event()
@@ -108,7 +110,7 @@ class Runner:
     def _once(self) -> tuple[int, str]:
         provider = self._plugin.create()
         # The sink tries again by itself, for as long as it takes.
-        endpoint = Endpoint(self._target, Options(_CALL_SECONDS, retry=NO_RETRY))
+        endpoint = Endpoint(self._target, Options(_CALL_SECONDS, retry=NO_RETRY, tls=self._tls))
         sink = RemoteSink(
             provider.name,
             provider.types,

@@ -17,7 +17,7 @@ from device_api_core.events import Event, EventLog, Kind
 from device_api_core.intake import Intake
 from device_api_core.readiness import Readiness
 from device_api_core.roster import ProviderStatus, Roster
-from device_api_core.server.transport import Method, Unary, kept_first
+from device_api_core.server.transport import Unary, kept_first
 from device_api_core.validation import check_name, check_provider_id, check_type
 
 _SERVICE = admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name
@@ -55,16 +55,17 @@ class Admin:
         self._tell_cleared = tell_cleared
 
     @property
-    def methods(self) -> tuple[Method, ...]:
+    def methods(self) -> tuple[Unary, ...]:
         """The method table."""
         acts = (
             ("ClearCondition", self.clear_condition),
             ("ForgetProvider", self.forget_provider),
             ("ForgetGpu", self.forget_gpu),
         )
+        saving = self._intake.saving
         return (
             Unary(_SERVICE, "ListProviders", self.list_providers),
-            *(Unary(_SERVICE, name, kept_first(call, self._intake.saving)) for name, call in acts),
+            *(Unary(_SERVICE, name, kept_first(call, saving), writes=True) for name, call in acts),
             Unary(_SERVICE, "ListEvents", self.list_events),
         )
 

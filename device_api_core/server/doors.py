@@ -12,6 +12,7 @@ from device_api_core.cache import DeviceCache
 from device_api_core.intake import Intake
 from device_api_core.metrics import Metrics
 from device_api_core.reservations import SoleProvider
+from device_api_core.server.limits import Limiter, Traffic
 from device_api_core.server.provider_service import ProviderService
 from device_api_core.server.services import GpuService
 from device_api_core.server.sockets import MAX_PATH_BYTES
@@ -52,6 +53,7 @@ class Doors:
         metrics: Metrics,
         transport: str,
         beside: str,
+        traffic: Traffic,
     ) -> None:
         self._cache = cache
         self._hub = hub
@@ -59,6 +61,7 @@ class Doors:
         self._metrics = metrics
         self._transport = transport
         self._beside = beside
+        self._traffic = traffic
 
     async def open(self, provider_id: str, types: tuple[str, ...]) -> PrivateDoor:
         """A door for one provider: it may write as itself what it declares, and read before the
@@ -68,7 +71,8 @@ class Doors:
         )
         reads = GpuService(self._cache, hub=self._hub, gate=self._intake.gate, readiness=None)
         directory = self._directory(provider_id)
-        face = Face((*reads.methods, *writes.methods), str(directory / _SOCKET))
+        limiter = Limiter(traffic=self._traffic)
+        face = Face((*reads.methods, *writes.methods), str(directory / _SOCKET), limiter=limiter)
         try:
             listening = await load_transport(self._transport).listen(face, self._metrics)
         except BaseException:

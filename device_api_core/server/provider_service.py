@@ -50,11 +50,12 @@ class ProviderService:
             ("UpdateGpuStatus", self.update_gpu_status),
             ("UpdateGpuCondition", self.update_gpu_condition),
         )
+        saving = self._intake.saving
         unary = tuple(
-            Unary(_SERVICE, name, kept_first(call, self._intake.saving)) for name, call in calls
+            Unary(_SERVICE, name, kept_first(call, saving), writes=True) for name, call in calls
         )
-        beat = Unary(_SERVICE, "Heartbeat", self.heartbeat)
-        return (*unary, beat, Exchange(_SERVICE, "Update", self.update))
+        beat = Unary(_SERVICE, "Heartbeat", self.heartbeat, writes=True)
+        return (*unary, beat, Exchange(_SERVICE, "Update", self.update, writes=True))
 
     async def register_gpu(self, data: bytes) -> bytes:
         """Make a GPU known; idempotent."""

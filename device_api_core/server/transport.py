@@ -10,20 +10,29 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import ClassVar, Protocol, TypeVar
 
 from device_api_core.errors import DeviceApiError, SettingsError
 from device_api_core.metrics import Calls, Metrics
+from device_api_core.server.limits import Limiter
+from device_api_core.server.tls import TlsFiles
+from device_api_core.validation import MAX_MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
 ENTRY_POINT_GROUP = "device_api.transports"
+CONSUMER_FLAG = "--grpc-address"
 REASON_KEY = "device-api-reason"
 """Trailing metadata that tells apart errors with one status."""
+
+CALLER: ContextVar[frozenset[str]] = ContextVar("caller", default=frozenset())
+"""The names in the caller's client certificate: its common name, its DNS names and its URIs. Set by
+the transport for each call of a face with ``client_ca_file``; empty everywhere else."""
 
 
 Answer = Callable[[bytes], Awaitable[bytes]]
@@ -50,12 +59,13 @@ class EventStream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Unary:
-    """One request, one response."""
+    """One request, one response. ``writes`` is whether it changes what others read."""
 
     kind: ClassVar[str] = "unary"
     service: str
     name: str
     call: Answer
+    writes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +81,14 @@ class ServerStream:
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """Many requests, many responses. ``run`` reads the requests, whose end is the caller's
-    half-close, and sends responses; it is cancelled when the caller is gone."""
+    half-close, and sends responses; it is cancelled when the caller is gone. ``writes`` as for
+    :class:`Unary`."""
 
     kind: ClassVar[str] = "bidi_stream"
     service: str
     name: str
     run: Callable[[AsyncIterator[bytes], Callable[[bytes], Awaitable[None]]], Awaitable[None]]
+    writes: bool = False
 
 
 Method = Unary | ServerStream | Exchange
@@ -87,13 +99,19 @@ class Face:
     """What one group of callers may reach: some methods on a unix socket, on TCP or on both.
 
     ``unix_socket`` and ``tcp_address`` may be empty; ``unix_mode`` are the socket file's
-    permissions.
+    permissions. ``tcp_flag`` is the setting that the address comes from, for messages. ``tls`` is
+    for TCP: plain without. The rest is how much clients may ask for.
     """
 
     methods: tuple[Method, ...]
     unix_socket: str = ""
     unix_mode: int = 0o600
     tcp_address: str = ""
+    tcp_flag: str = CONSUMER_FLAG
+    tls: TlsFiles | None = None
+    max_request_bytes: int = MAX_MESSAGE_BYTES
+    max_connections: int = 128
+    limiter: Limiter = field(default_factory=Limiter)
 
     @property
     def services(self) -> tuple[str, ...]:

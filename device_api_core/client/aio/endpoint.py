@@ -49,16 +49,14 @@ class AsyncEndpoint:
         self.target = target
         self.options = options or Options.choose()
         settings = self.options.channel_options()
-        if self.options.tls is None:
+        credentials = self.options.credentials(target)
+        if credentials is None:
             self._channel = grpc.aio.insecure_channel(
                 target, options=settings, interceptors=interceptors
             )
         else:
             self._channel = grpc.aio.secure_channel(
-                target,
-                self.options.tls.credentials(),
-                options=settings,
-                interceptors=interceptors,
+                target, credentials, options=settings, interceptors=interceptors
             )
         self._callables: dict[str, Any] = {}
 

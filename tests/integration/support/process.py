@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 class Server:
-    """A started ``device-api-server``. Its log is JSON, read as it comes."""
+    """A started ``device-api-server``. Its log is JSON, read as it comes. ``within`` is a command
+    that runs it, such as ``prlimit``."""
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class Server:
         *arguments: str,
         env: Mapping[str, str] | None = None,
         plugins: Path | None = None,
+        within: Sequence[str] = (),
     ) -> None:
         self.socket = directory / "gpu.sock"
         self.provider_socket = directory / "provider.sock"
@@ -61,7 +63,7 @@ class Server:
         self._changed = threading.Condition()
         self._apis: list[Api] = []
         self.process = subprocess.Popen(
-            [PROGRAM, *flags, *arguments],
+            [*within, PROGRAM, *flags, *arguments],
             env=environment(extra),
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

@@ -34,8 +34,12 @@ class H2Transport:
         """Bind the face's addresses and start answering, NOT_SERVING at first.
 
         Raises:
-            SettingsError: an address cannot be had or is not this node's own.
+            SettingsError: an address cannot be had or is not this node's own, or TLS is asked for.
         """
+        if face.tls is not None:
+            raise SettingsError(
+                "--tls-cert-file: transport h2 speaks no TLS; use --transport grpcio, or no TCP"
+            )
         health = Health(face.services)
         methods = (*face.methods, *health.methods, *reflection(face.services))
         listening = H2Listening(routes(methods, metrics), health)

@@ -14,6 +14,7 @@ from raw import CANCEL, NO_ERROR, Raw, grpc_frame, headers_of
 
 from device_api_core.errors import LimitExceeded, SettingsError
 from device_api_core.metrics import Metrics
+from device_api_core.server.tls import TlsFiles
 from device_api_core.server.transport import Face, load_transport
 
 ECHO, WAIT, WATCH, TALK = (f"/t.S/{name}" for name in ("Echo", "Wait", "Watch", "Talk"))
@@ -206,3 +207,8 @@ async def test_a_call_that_does_not_end_is_cut_off(served, raw):
     assert served.service.cancelled == 1
     assert served.service.ended == ["broken"]
     await raw.end()
+
+
+async def test_it_does_not_serve_in_plain_what_was_to_be_encrypted(served):
+    with pytest.raises(SettingsError, match="transport h2 speaks no TLS"):
+        await listen(served, tcp_address="127.0.0.1:0", tls=TlsFiles("cert", "key"))

@@ -1,0 +1,164 @@
+"""Connections that do harm, cut from outside of gRPC.
+
+grpc.aio tells a handler nothing about a unix connection, and gives back the memory of an answer
+that its client does not read only when the connection ends. The kernel knows both: who is at the
+other end, and what waits in the socket. A socket that is shut down here is to gRPC one whose client
+has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import resource
+import socket
+import struct
+import termios
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_api_core.server.limits import Limiter
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 5.0
+_CREDENTIALS = struct.Struct("3i")
+_OUTQ = struct.Struct("i")
+_FDS = Path("/proc/self/fd")
+_CROWDED = 0.75
+"""Of the connections that may be; from here on one process may have half of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One accepted connection. ``pid`` and ``uid`` are of who connected, 0 and -1 over TCP;
+    ``waiting`` are the bytes that the other end has not read."""
+
+    descriptor: int
+    inode: int
+    pid: int
+    uid: int
+    waiting: int
+
+
+def allowance(wanted: int, share: float) -> int:
+    """Connections that may be, of those wanted: at most that share of the files that this process
+    may open, so that a flood of them leaves some for everything else."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if soft == resource.RLIM_INFINITY else min(wanted, int(soft * share))
+
+
+def open_as_many_as_allowed() -> None:
+    """Raise this process's soft limit of open files to its hard one: the soft one is for programs
+    that use ``select``."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Patrol:
+    """Looks after the connections of one face at ``addresses``, of which there may be
+    ``max_connections``."""
+
+    def __init__(self, addresses: frozenset[str], limiter: Limiter, max_connections: int) -> None:
+        self._addresses = addresses
+        self._limiter = limiter
+        self._max_connections = max_connections
+        self._before: dict[int, Connection] = {}
+
+    async def walk(self) -> None:
+        """Look every few seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            # Most of the time there is nothing to look for.
+            if self._limiter.unsent or _open_files() > _CROWDED * self._max_connections:
+                await asyncio.to_thread(self.look)
+            else:
+                self._before = {}
+
+    def look(self) -> None:
+        """Cut who has not read anything since the last look while answers wait, and what one
+        process has beyond its part."""
+        now = {c.inode: c for c in connections(self._addresses)}
+        harmful = (
+            [(c, "it hardly reads") for c in self._stalled(now)] if self._limiter.unsent else []
+        )
+        harmful += [(c, "its process has too many") for c in self._surplus(now)]
+        for connection, why in harmful:
+            if _cut(connection):
+                facts = {"pid": connection.pid, "uid": connection.uid, "outcome": why}
+                logger.warning("connection cut", extra=facts)
+                now.pop(connection.inode, None)
+        self._before = now
+
+    def _stalled(self, now: dict[int, Connection]) -> list[Connection]:
+        known = self._before
+        return [
+            c for i, c in now.items() if c.waiting and i in known and known[i].waiting == c.waiting
+        ]
+
+    def _surplus(self, now: dict[int, Connection]) -> list[Connection]:
+        if len(now) <= _CROWDED * self._max_connections:
+            return []
+        part = self._max_connections // 2
+        counts: Counter[int] = Counter()
+        surplus: list[Connection] = []
+        # Those that were there at the last look stay.
+        for inode in sorted(now, key=lambda i: i not in self._before):
+            connection = now[inode]
+            counts[connection.pid] += 1
+            if connection.pid and counts[connection.pid] > part:
+                surplus.append(connection)
+        return surplus
+
+
+def connections(addresses: frozenset[str]) -> Iterator[Connection]:
+    """The connections that this process has accepted at the addresses: paths of unix sockets, and
+    TCP ports as ``:PORT``."""
+    for path in _FDS.iterdir():
+        with suppress(OSError), _opened(int(path.name)) as found:
+            if _local(found) not in addresses:
+                continue
+            found.getpeername()  # raises for the listener
+            pid, uid = 0, -1
+            if found.family == socket.AF_UNIX:
+                packed = found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+                pid, uid, _ = _CREDENTIALS.unpack(packed)
+            waiting = _OUTQ.unpack(fcntl.ioctl(found, termios.TIOCOUTQ, bytes(_OUTQ.size)))[0]
+            yield Connection(int(path.name), os.fstat(found.fileno()).st_ino, pid, uid, waiting)
+
+
+def _cut(connection: Connection) -> bool:
+    # The number may be another file's by now; the inode tells.
+    with suppress(OSError), _opened(connection.descriptor) as found:
+        if os.fstat(found.fileno()).st_ino == connection.inode:
+            found.shutdown(socket.SHUT_RDWR)
+            return True
+    return False
+
+
+@contextmanager
+def _opened(descriptor: int) -> Iterator[socket.socket]:
+    """The socket behind a descriptor that is gRPC's to close. Raises ``OSError`` if it is none."""
+    own = os.dup(descriptor)
+    try:
+        found = socket.socket(fileno=own)
+    except OSError:
+        os.close(own)
+        raise
+    with found:
+        yield found
+
+
+def _open_files() -> int:
+    return sum(1 for _ in _FDS.iterdir())
+
+
+def _local(found: socket.socket) -> str:
+    name = found.getsockname()
+    return f":{name[1]}" if isinstance(name, tuple) else str(name)

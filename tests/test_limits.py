@@ -1,0 +1,224 @@
+"""Limits: turns, paces, streams and unread answers, on a clock of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from device_api_core.errors import RATE, LimitExceeded
+from device_api_core.server.limits import Limiter, Limits, Peer, Traffic, thread_seconds
+from device_api_core.watch import WATCHER_LIMIT
+
+
+class Clock:
+    """Two clocks that go when told: the time, and what the loop has worked."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.worked = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def traffic(clock):
+    return Traffic(clock, lambda: clock.worked)
+
+
+def granted(peer, clock, seconds, step, *, writes=False):
+    """How many calls have had their turn after so much time, of one every ``step`` seconds."""
+    begins, turns = clock.now, []
+    while clock.now < begins + seconds:
+        with suppress(LimitExceeded):
+            turns.append(clock.now + peer.arrive(writes=writes))
+        clock.now += step
+    return sum(turn <= begins + seconds for turn in turns)
+
+
+@pytest.mark.parametrize(("writes", "rate"), [(False, 100), (True, 10)])
+def test_a_peer_gets_its_rate_and_one_burst(clock, traffic, writes, rate):
+    peer = Peer(Limits(reads=100, writes=10, burst=5), traffic)
+    assert granted(peer, clock, 10, 0.001, writes=writes) == pytest.approx(10 * rate + 5, abs=2)
+
+
+def test_reads_do_not_use_up_writes(clock, traffic):
+    peer = Peer(Limits(reads=10, writes=10), traffic)
+    granted(peer, clock, 1, 0.001)
+    assert peer.arrive(writes=True) <= 0
+
+
+def test_a_slower_caller_never_waits(clock, traffic):
+    peer = Peer(Limits(reads=100), traffic)
+    for _ in range(1_000):
+        assert peer.arrive(writes=False) <= 0
+        clock.now += 0.011
+
+
+def test_who_would_wait_too_long_is_refused_and_loses_nothing_by_it(clock, traffic):
+    peer = Peer(Limits(reads=10, burst=1), traffic)
+    waits = []
+    while not waits or waits[-1] < 4.95:
+        waits.append(peer.arrive(writes=False))
+    for _ in range(1_000):
+        with pytest.raises(LimitExceeded, match="more than 10 reads a second") as caught:
+            peer.arrive(writes=False)
+    assert caught.value.reason == RATE
+    clock.now += 0.2
+    peer.arrive(writes=False)
+
+
+def test_default_rates_allow_what_is_promised(clock, traffic):
+    peer = Peer(Limits(), traffic)
+    assert granted(peer, clock, 5, 1 / 5_000) == 25_000
+    assert granted(peer, clock, 5, 1 / 1_500, writes=True) == pytest.approx(7_500, abs=1)
+
+
+@pytest.mark.parametrize(("peers", "part"), [(1, math.inf), (2, 1_600), (4, 800), (400, 20)])
+def test_several_peers_share_four_fifths_of_the_loop(clock, traffic, peers, part):
+    everybody = [Peer(Limits(reads=1_000_000), traffic) for _ in range(peers)]
+    for number in range(3_000):
+        # 0.25 ms a call are 4,000 calls a second.
+        clock.worked += 0.00025
+        clock.now += 0.00025
+        everybody[number % peers].arrive(writes=False)
+    for peer in everybody:
+        pace = traffic.pace(peer, clock.now)
+    assert pace == pytest.approx(part, rel=0.05)
+
+
+def test_beside_others_a_greedy_peer_waits_for_its_turn(clock, traffic):
+    greedy, other = Peer(Limits(reads=100_000), traffic), Peer(Limits(), traffic)
+    assert granted(greedy, clock, 1, 1 / 20_000) == pytest.approx(20_000, rel=0.01)
+    other.arrive(writes=False)
+    assert granted(greedy, clock, 1, 1 / 20_000) == pytest.approx(4_000, rel=0.02)
+
+
+def test_others_who_have_gone_no_longer_count(clock, traffic):
+    greedy, other = Peer(Limits(), traffic), Peer(Limits(), traffic)
+    other.arrive(writes=False)
+    assert traffic.pace(greedy, clock.now) < math.inf
+    clock.now += 1.5
+    assert traffic.pace(greedy, clock.now) < math.inf
+    clock.now += 1.5
+    assert traffic.pace(greedy, clock.now) == math.inf
+
+
+@given(gaps=st.lists(st.floats(0, 0.3), min_size=1, max_size=300))
+def test_no_second_has_more_turns_than_the_rate_and_the_burst(gaps):
+    clock = Clock()
+    peer = Peer(Limits(reads=20, burst=4), Traffic(clock, lambda: 0.0))
+    turns = []
+    for gap in gaps:
+        clock.now += gap
+        with suppress(LimitExceeded):
+            turns.append(clock.now + peer.arrive(writes=False))
+    for first in turns:
+        assert sum(first <= turn < first + 1 for turn in turns) <= 20 + 4 + 1
+
+
+def test_streams_are_counted(traffic):
+    limiter = Limiter(Limits(streams=2), traffic)
+    peer = limiter.peer("a")
+    with limiter.stream(peer), limiter.stream(peer):
+        with pytest.raises(LimitExceeded) as caught, limiter.stream(peer):
+            pass
+        assert caught.value.reason == WATCHER_LIMIT
+        with limiter.stream(limiter.peer("b")):
+            pass
+    with limiter.stream(peer):
+        pass
+
+
+async def test_calls_at_a_time_are_counted(traffic):
+    limiter = Limiter(Limits(calls=2), traffic)
+    release = asyncio.Event()
+
+    async def wait(data):
+        await release.wait()
+        return data
+
+    peer = limiter.peer("a")
+    calls = [asyncio.create_task(limiter.call(peer, wait, b"x", writes=False)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(LimitExceeded, match="all 2 calls") as caught:
+        await limiter.call(peer, wait, b"", writes=False)
+    assert caught.value.reason == RATE
+    release.set()
+    assert await asyncio.gather(*calls) == [b"x", b"x"]
+    assert await limiter.call(peer, wait, b"y", writes=False) == b"y"
+
+
+async def test_a_failed_and_a_cancelled_call_give_their_places_back(traffic):
+    limiter = Limiter(Limits(calls=1), traffic)
+
+    async def fail(_):
+        raise LookupError
+
+    async def forever(_):
+        await asyncio.Event().wait()
+
+    peer = limiter.peer("a")
+    with pytest.raises(LookupError):
+        await limiter.call(peer, fail, b"", writes=False)
+    task = asyncio.create_task(limiter.call(peer, forever, b"", writes=False))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert peer.calls == 0
+
+
+async def test_a_large_answer_waits_for_room():
+    limiter = Limiter(unsent_bytes=100)
+    taken = await limiter.room(60)
+    second = asyncio.create_task(limiter.room(60))
+    await asyncio.sleep(0)
+    assert (limiter.unsent, second.done()) == (60, False)
+    taken()
+    await second
+    assert limiter.unsent == 60
+
+
+async def test_an_answer_larger_than_all_room_passes_alone():
+    limiter = Limiter(unsent_bytes=100)
+    (await limiter.room(1_000))()
+    assert limiter.unsent == 0
+
+
+def test_a_large_answer_is_refused_when_nobody_reads(virtual_loop):
+    async def fill():
+        limiter = Limiter(unsent_bytes=100)
+        await limiter.room(100)
+        with pytest.raises(LimitExceeded) as caught:
+            await limiter.room(1)
+        assert caught.value.reason == RATE
+
+    virtual_loop.run_until_complete(fill())
+
+
+def test_accounts_are_bounded_and_only_idle_ones_are_forgotten(clock, traffic):
+    limiter = Limiter(Limits(reads=10, burst=1), traffic)
+    busy = limiter.peer("busy")
+    while busy.arrive(writes=False) < 1:
+        pass
+    for number in range(5_000):
+        limiter.peer(number)
+    assert len(limiter) <= 1_024
+    assert limiter.peer("busy") is busy
+
+
+def test_time_of_this_thread_goes_on_with_its_work():
+    before = thread_seconds()
+    total = sum(range(3_000_000))
+    assert total
+    assert thread_seconds() - before > 0.005
