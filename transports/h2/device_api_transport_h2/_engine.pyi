@@ -19,6 +19,9 @@ CLOSED: int
 
 Event = tuple[int, int, Any]
 
+def held() -> tuple[int, int, int]:
+    """What the calls of all sessions hold: how many there are, bytes of requests, of answers."""
+
 class Session:
     """One connection. Methods raise ``ConnectionError`` when it cannot go on; what :meth:`send`
     still gives then says why to the peer."""
@@ -36,6 +39,9 @@ class Session:
     @property
     def alive(self) -> bool:
         """Whether there is anything left to say or hear."""
+    @property
+    def crowded(self) -> bool:
+        """Whether the peer has more to read than it may have."""
     def receive(self, data: bytes | memoryview, /) -> list[Event]:
         """What the peer's bytes mean."""
     def events(self) -> list[Event]:
@@ -59,10 +65,14 @@ class Session:
         /,
     ) -> None:
         """End the answer; with ``drop`` what is queued is not sent. ``status`` is HTTP's, for an
-        answer that has not begun."""
+        answer that has not begun. Raises ``ValueError`` for trailers that are no HTTP fields, too
+        many or too long, and changes nothing then."""
     def took(self, stream: int, size: int, /) -> None:
         """A message of that size was taken: the peer may send more."""
     def reset(self, stream: int, error: int, /) -> None:
         """Cut a call off with an HTTP/2 error code."""
+    def close(self) -> None:
+        """The connection is over: give back what its calls hold. Nothing can be sent or received
+        after it; all else does nothing."""
     def go_away(self, last: bool, /) -> None:
         """Announce that new calls are not welcome, then, with ``last``, refuse them."""

@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Coroutine, Generator
 from types import coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from device_api_core.errors import DeviceApiError
+from device_api_core.errors import DeviceApiError, LimitExceeded
 from device_api_core.server.transport import EventStream, Exchange, ServerStream, Unary, internal
 from device_api_transport_h2.routes import Route
-from device_api_transport_h2.status import trailers, trailers_of
+from device_api_transport_h2.status import UNREAD_TEXT, trailers, trailers_of
 
 if TYPE_CHECKING:
     from device_api_transport_h2.connection import Connection
@@ -74,7 +74,7 @@ class Call:
         self.closed()
 
     def _refuse(self, text: str) -> None:
-        self.connection.finish(self.id, trailers("INTERNAL", text))
+        self.connection.refuse(self.id, trailers("INTERNAL", text))
 
     def _in_task(self, rest: Coroutine[Any, Any, None]) -> None:
         self.task = asyncio.get_running_loop().create_task(rest)
@@ -90,15 +90,17 @@ class RequestCall(Call):
         self._request: bytes | None = None
 
     def message(self, data: bytes) -> None:
-        self.connection.took(self.id, len(data))
         if self._request is not None:
             self._refuse("the request has more than one message")
+            return
         self._request = data
 
     def ended(self) -> None:
         if self._request is None:
             self._refuse("the request has no message")
             return
+        # Until now it counted as what the client has not finished.
+        self.connection.took(self.id, len(self._request))
         started = self._begin(self._request)
         self._request = None
         try:
@@ -251,6 +253,8 @@ class ExchangeCall(Call):
             await self._arrived.wait()
 
     async def _respond(self, data: bytes) -> None:
+        if self.connection.crowded:
+            raise LimitExceeded(UNREAD_TEXT)
         if self.connection.message(self.id, data) < 0:
             # The caller has gone, and the cancellation that says so is on its way.
             raise asyncio.CancelledError

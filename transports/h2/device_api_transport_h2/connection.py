@@ -41,6 +41,10 @@ _WRITE_BYTES = 64 * 1024
 _GREETING_SECONDS = 10.0
 """In which a client must have said something, or it holds a place for nothing."""
 
+_STALLED_SECONDS = 30.0
+"""In which a client must read something of what it was sent. That a call's answer waits for the
+client's window is no stall."""
+
 _CALLS: dict[type[Method], type[Call]] = {
     Unary: UnaryCall,
     ServerStream: WatchCall,
@@ -72,6 +76,7 @@ class Connection(asyncio.BufferedProtocol):
         self._paused = False
         self._drained: asyncio.Future[None] | None = None
         self._greeting = self._loop.call_later(_GREETING_SECONDS, self.cut)
+        self._stalled = self._greeting
         self._transport: asyncio.Transport
         self._handlers: tuple[Callable[[int, Any], None], ...] = (
             self._on_opened,
@@ -96,7 +101,7 @@ class Connection(asyncio.BufferedProtocol):
         self._greeting.cancel()
         try:
             events = self._session.receive(self._buffer[:nbytes])
-        except ConnectionError as error:
+        except (ConnectionError, MemoryError) as error:
             self._break(error)
             return
         # All that is said meanwhile is sent at the end.
@@ -109,20 +114,24 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._greeting.cancel()
+        self._stalled.cancel()
         self._ended(self)
         for call in tuple(self._calls.values()):
             call.closed()
         self._calls.clear()
         self._hungry.clear()
+        self._session.close()
         self._wake_writers()
 
     def pause_writing(self) -> None:
         self._paused = True
+        self._stalled = self._loop.call_later(_STALLED_SECONDS, self.cut)
         # Who does not read what was asked for need not ask for more.
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._paused = False
+        self._stalled.cancel()
         self._transport.resume_reading()
         self._flush()
 
@@ -149,6 +158,12 @@ class Connection(asyncio.BufferedProtocol):
         self._session.finish(stream, ending, drop)
         self._flush_soon()
 
+    def refuse(self, stream: int, ending: Trailers) -> None:
+        """End a call whose request breaks a rule, and heed nothing more of it."""
+        self.finish(stream, ending, drop=True)
+        if (call := self._calls.pop(stream, None)) is not None:
+            call.closed()
+
     def reset(self, stream: int, error: int) -> None:
         self._session.reset(stream, error)
         self._flush_soon()
@@ -169,7 +184,17 @@ class Connection(asyncio.BufferedProtocol):
             self._drained = self._loop.create_future()
         await asyncio.shield(self._drained)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether the client has too much to read already."""
+        return self._session.crowded
+
     # --- from the server
+
+    @property
+    def idle(self) -> bool:
+        """Whether the client has said something, and has no calls."""
+        return self._greeting.cancelled() and not self._calls
 
     @property
     def tasks(self) -> list[asyncio.Task[Any]]:
@@ -222,9 +247,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _on_refused(self, stream: int, value: Any) -> None:
         code, text = value
-        self._session.finish(stream, trailers(code_name(code), text), True)
-        if (call := self._calls.get(stream)) is not None:
-            call.closed()
+        self.refuse(stream, trailers(code_name(code), text))
 
     def _on_closed(self, stream: int, _value: Any) -> None:
         if (call := self._calls.pop(stream, None)) is not None:
@@ -247,7 +270,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._transport.write(data)
                 self._wake_writers()
             self._heed(self._session.events())
-        except ConnectionError as error:
+        except (ConnectionError, MemoryError) as error:
             self._break(error)
             return
         if not self._session.alive:
@@ -264,8 +287,8 @@ class Connection(asyncio.BufferedProtocol):
             self._drained.set_result(None)
             self._drained = None
 
-    def _break(self, error: ConnectionError) -> None:
-        """The peer breaks the protocol: say so to it, and end."""
+    def _break(self, error: ConnectionError | MemoryError) -> None:
+        """The peer breaks the protocol, mostly: say so to it, and end."""
         logger.warning("a connection was ended: %s", error)
         try:
             self._transport.write(self._session.send(_WRITE_BYTES))

@@ -69,7 +69,8 @@ UNCOMPRESSED_ONLY = trailers(
     ((b"grpc-accept-encoding", b"identity"),),
 )
 
-UNREAD = trailers("RESOURCE_EXHAUSTED", "too many answers wait to be read on this connection")
+UNREAD_TEXT = "too many answers wait to be read on this connection"
+UNREAD = trailers("RESOURCE_EXHAUSTED", UNREAD_TEXT)
 
 
 def http_refusal(method: bytes, content_type: bytes | None) -> str | None:

@@ -62,7 +62,8 @@ class H2Listening:
         self._health = health
         self._claim: SocketClaim | None = None
         self._servers: list[asyncio.Server] = []
-        self._connections: set[Connection] = set()
+        # In the order of their coming.
+        self._connections: dict[Connection, None] = {}
         self._stopping = False
         self._quiet = asyncio.Event()
         self.tcp_port = 0
@@ -148,14 +149,25 @@ class H2Listening:
         self._servers.append(await create(self._connection, sock=listener, backlog=_BACKLOG))
 
     def _connection(self) -> asyncio.BaseProtocol:
-        if len(self._connections) >= MAX_CONNECTIONS:
+        if len(self._connections) >= MAX_CONNECTIONS and not self._make_room():
             return _Turned()
         connection = Connection(self._routes, self._ended)
-        self._connections.add(connection)
+        self._connections[connection] = None
         return connection
 
+    def _make_room(self) -> bool:
+        """End the oldest connection that has no calls. Its client connects again when it has one,
+        while idle ones could keep everybody out."""
+        for connection in self._connections:
+            if connection.idle:
+                del self._connections[connection]
+                connection.go_away(last=True)
+                connection.cut()
+                return True
+        return False
+
     def _ended(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         self._quiet.set()
 
 

@@ -28,10 +28,23 @@ enum {
 
 #define UNANNOUNCED SIZE_MAX
 
-/* Of all connections together; beyond it whoever has some gets no more. */
-enum { MAX_ALL_BYTES = 64 * 1024 * 1024 };
+/* Of all connections together; beyond it who has more than a fair part gets no more, so that the
+ * greedy do not shut out the modest. */
+enum {
+  MAX_ALL_BYTES = 64 * 1024 * 1024,
+  FAIR_BYTES = 64 * 1024,
+  MAX_ALL_CALLS = 32 * 1024,
+  FAIR_CALLS = 16,
+};
 
-extern size_t all_buffered, all_unread;
+/* What a received message costs beside its bytes: the objects around it. Without it a client that
+ * sends millions of empty ones would hold memory for nothing. */
+enum { MESSAGE_COST = 64 };
+
+/* What RFC 9113, 6.5.2, counts for a field beside its bytes. */
+enum { HEADER_OVERHEAD = 32 };
+
+extern size_t all_buffered, all_unread, all_calls;
 
 typedef struct Outgoing {
   struct Outgoing *next;
@@ -78,16 +91,23 @@ typedef struct {
   Stream *streams;
   size_t max_message, max_headers, max_buffered, max_unread;
   /* Bytes of requests that are not finished or not taken, and of answers that are not read. */
-  size_t buffered, unread;
+  size_t buffered, unread, calls;
   double allowance, refilled;
-  bool calmed;
+  /* carried: the DATA frame that is being read has brought something. */
+  bool calmed, carried;
+  /* busy: nghttp2 is at work, and may not be called by whoever the collection of garbage runs. */
+  bool busy, broken;
 } Session;
+
+/* object.c */
+extern PyType_Spec session_type;
 
 /* stream.c */
 Stream *stream_new(Session *self, int32_t id);
 void stream_free(Session *self, Stream *stream);
 int stream_receive(Session *self, Stream *stream, const uint8_t *data, size_t size);
 int stream_end(Session *self, Stream *stream);
+void stream_drop_body(Session *self, Stream *stream);
 void stream_took(Session *self, Stream *stream, size_t size);
 size_t stream_fill(Session *self, Stream *stream, uint8_t *buffer, size_t room);
 int stream_queue(Session *self, Stream *stream, PyObject *message);
@@ -107,6 +127,7 @@ ssize_t session_read_message(nghttp2_session *session, int32_t id, uint8_t *buff
                              uint32_t *flags, nghttp2_data_source *source, void *user);
 
 /* answer.c */
+int answer_check(Session *self, PyObject *trailers);
 int answer_begin(Session *self, Stream *stream, const char *status, PyObject *trailers);
 int answer_trailers(nghttp2_session *session, Stream *stream);
 

@@ -19,9 +19,15 @@ typedef struct {
   uint8_t reserved;
 } nghttp2_frame_hd;
 
-/* Every member of the real union begins with the frame header, which is all that is read. */
+typedef struct {
+  nghttp2_frame_hd hd;
+  uint32_t error_code;
+} nghttp2_rst_stream;
+
+/* Every member of the real union begins with the frame header. */
 typedef union {
   nghttp2_frame_hd hd;
+  nghttp2_rst_stream rst_stream;
 } nghttp2_frame;
 
 typedef struct {
@@ -57,15 +63,11 @@ enum {
   NGHTTP2_RST_STREAM = 3,
   NGHTTP2_SETTINGS = 4,
   NGHTTP2_PING = 6,
-  NGHTTP2_GOAWAY = 7,
 
   NGHTTP2_FLAG_END_STREAM = 0x01,
-  NGHTTP2_FLAG_ACK = 0x01,
 
   NGHTTP2_DATA_FLAG_EOF = 0x01,
   NGHTTP2_DATA_FLAG_NO_END_STREAM = 0x02,
-
-  NGHTTP2_NV_FLAG_NO_INDEX = 0x01,
 
   NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS = 0x03,
   NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE = 0x04,
@@ -77,7 +79,6 @@ enum {
 
   NGHTTP2_ERR_DEFERRED = -508,
   NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE = -521,
-  NGHTTP2_ERR_NOMEM = -901,
   NGHTTP2_ERR_CALLBACK_FAILURE = -902,
 };
 
@@ -134,7 +135,6 @@ typedef int (*nghttp2_on_stream_close_callback)(nghttp2_session *, int32_t, uint
   X(int, submit_shutdown_notice, (nghttp2_session *))                                              \
   X(int, submit_goaway,                                                                            \
     (nghttp2_session *, uint8_t, int32_t, uint32_t, const uint8_t *, size_t))                      \
-  X(int, session_set_local_window_size, (nghttp2_session *, uint8_t, int32_t, int32_t))            \
   X(int, check_header_name, (const uint8_t *, size_t))                                             \
   X(int, check_header_value, (const uint8_t *, size_t))                                            \
   X(const char *, strerror, (int))

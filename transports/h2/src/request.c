@@ -3,8 +3,6 @@
 
 #include "engine.h"
 
-enum { HEADER_OVERHEAD = 32 /* section 6.5.2 */ };
-
 enum { METHOD = 1, SCHEME = 2, PATH = 4, AUTHORITY = 8 };
 
 static bool is(const uint8_t *text, size_t size, const char *expected) {
@@ -67,9 +65,11 @@ static PyObject **slot_of(Stream *stream, const uint8_t *name, size_t size) {
 /* Notes one header. Breaches are noted too and answered when the headers are complete. */
 int request_field(Session *self, Stream *stream, const uint8_t *name, size_t name_size,
                   const uint8_t *value, size_t value_size) {
-  if (!is_allowed(stream, name, name_size, value, value_size)) stream->malformed = true;
   stream->header_bytes += name_size + value_size + HEADER_OVERHEAD;
-  if (stream->opened || stream->malformed || stream->header_bytes > self->max_headers) return 0;
+  /* It will be refused, and a byte may have grown to kilobytes: each would cost to look at. */
+  if (stream->header_bytes > self->max_headers) return 0;
+  if (!is_allowed(stream, name, name_size, value, value_size)) stream->malformed = true;
+  if (stream->opened || stream->malformed) return 0;
   PyObject **slot = slot_of(stream, name, name_size);
   if (slot == NULL) return 0;
   PyObject *copy = PyBytes_FromStringAndSize((const char *)value, (Py_ssize_t)value_size);
@@ -85,5 +85,6 @@ bool request_is_whole(const Stream *stream) {
 
 int request_malformed(Session *self, Stream *stream) {
   stream->malformed = stream->ignored = true;
+  stream_drop_body(self, stream);
   return nghttp2.submit_rst_stream(self->session, 0, stream->id, NGHTTP2_PROTOCOL_ERROR);
 }

@@ -7,6 +7,7 @@ enum {
   CONTROL_BURST = 1000,
   CONTROL_RATE = 200,
   MAX_ACKS = 100,
+  SETTING_BYTES = 6,
   MAX_CONTINUATIONS = 8,
 };
 
@@ -20,6 +21,7 @@ int session_event(Session *self, int kind, int32_t id, PyObject *value) {
 
 int session_refuse(Session *self, Stream *stream, int code, const char *text) {
   stream->ignored = true;
+  stream_drop_body(self, stream);
   PyObject *value = Py_BuildValue("is", code, text);
   if (value == NULL) return -1;
   int result = session_event(self, REFUSED, stream->id, value);
@@ -57,57 +59,66 @@ static PyObject *or_none(PyObject *value) { return value != NULL ? value : Py_No
 
 static int open_stream(Session *self, Stream *stream) {
   stream->opened = true;
+  if (stream->header_bytes > self->max_headers)
+    return session_refuse(self, stream, RESOURCE_EXHAUSTED, "the request's metadata is too large");
+  if (all_calls > MAX_ALL_CALLS && self->calls > FAIR_CALLS)
+    return session_refuse(self, stream, RESOURCE_EXHAUSTED, "too many calls are open");
   PyObject *value =
     Py_BuildValue("OOOOO", or_none(stream->path), or_none(stream->method),
                   or_none(stream->content_type), or_none(stream->timeout), or_none(stream->encoding));
   if (value == NULL) return -1;
   int result = session_event(self, OPENED, stream->id, value);
   Py_DECREF(value);
-  if (result == 0 && stream->header_bytes > self->max_headers)
-    result = session_refuse(self, stream, RESOURCE_EXHAUSTED, "the request's metadata is too large");
   return result;
 }
 
 /* A request's first headers, or the trailers that end it. */
 static int on_headers(Session *self, Stream *stream, uint8_t flags) {
   bool ends = flags & NGHTTP2_FLAG_END_STREAM;
-  if (stream->malformed || (stream->opened ? !ends : !request_is_whole(stream)))
+  bool whole = stream->header_bytes > self->max_headers || request_is_whole(stream);
+  if (stream->malformed || (stream->opened ? !ends : !whole))
     return request_malformed(self, stream);
   return stream->opened ? 0 : open_stream(self, stream);
 }
 
-/* Whether the peer may send one more frame of the kind that costs work and carries none. */
-static bool allowed(Session *self) {
+/* Whether the peer may have one more frame of the kind that costs work and carries none. */
+static bool allowed(Session *self, double cost) {
   struct timespec time;
   clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
   double now = (double)time.tv_sec + (double)time.tv_nsec / 1e9;
   self->allowance += (now - self->refilled) * CONTROL_RATE;
   if (self->allowance > CONTROL_BURST) self->allowance = CONTROL_BURST;
   self->refilled = now;
-  if (self->allowance < 1) return false;
-  self->allowance -= 1;
+  if (self->allowance < cost) return false;
+  self->allowance -= cost;
   return true;
 }
 
-static bool is_control(const nghttp2_frame_hd *frame) {
+static int charge(Session *self, double cost) {
+  if (cost == 0 || allowed(self, cost) || self->calmed) return 0;
+  self->calmed = true;
+  return nghttp2.session_terminate_session(self->session, NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
+static double cost_of(const Session *self, const nghttp2_frame_hd *frame) {
   switch (frame->type) {
     case NGHTTP2_PING:
-    case NGHTTP2_SETTINGS:
     case NGHTTP2_PRIORITY:
-    case NGHTTP2_RST_STREAM: return true;
-    case NGHTTP2_DATA: return frame->length == 0 && !(frame->flags & NGHTTP2_FLAG_END_STREAM);
-    default: return false;
+    case NGHTTP2_RST_STREAM: return 1;
+    /* Each entry may move the windows of all streams. */
+    case NGHTTP2_SETTINGS: return 1 + (double)frame->length / SETTING_BYTES;
+    /* Padding brings nothing. */
+    case NGHTTP2_DATA: return !self->carried && !(frame->flags & NGHTTP2_FLAG_END_STREAM);
+    default: return 0;
   }
 }
 
 static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void *user) {
   Session *self = user;
-  if (is_control(&frame->hd) && !allowed(self) && !self->calmed) {
-    self->calmed = true;
-    return nghttp2.session_terminate_session(session, NGHTTP2_ENHANCE_YOUR_CALM) == 0
-             ? 0
-             : NGHTTP2_ERR_CALLBACK_FAILURE;
-  }
+  (void)session;
+  if (charge(self, cost_of(self, &frame->hd)) != 0) return NGHTTP2_ERR_CALLBACK_FAILURE;
+  self->carried = false;
+  if (self->calmed) return 0;
   if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) return 0;
   Stream *stream = stream_of(self, frame->hd.stream_id);
   if (stream == NULL) return 0;
@@ -123,6 +134,7 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, co
                          size_t size, void *user) {
   (void)flags;
   Session *self = user;
+  self->carried = size > 0;
   if (nghttp2.session_consume_connection(session, size) < 0) return NGHTTP2_ERR_CALLBACK_FAILURE;
   Stream *stream = stream_of(self, id);
   if (stream == NULL) return 0;
@@ -131,6 +143,10 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, co
 
 static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user) {
   Session *self = user;
+  /* A reset of ours is the answer to a breach, and costs like the peer's own. */
+  if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code != NGHTTP2_NO_ERROR &&
+      charge(self, 1) != 0)
+    return NGHTTP2_ERR_CALLBACK_FAILURE;
   bool carries = frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA;
   if (!carries || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) return 0;
   Stream *stream = stream_of(self, frame->hd.stream_id);
@@ -142,7 +158,6 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
 }
 
 static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, void *user) {
-  (void)session;
   Session *self = user;
   Stream *stream = stream_of(self, id);
   if (stream == NULL) return 0;
@@ -152,6 +167,8 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
     result = value == NULL ? -1 : session_event(self, CLOSED, id, value);
     Py_XDECREF(value);
   }
+  /* nghttp2 keeps its stream if this fails, and must not lead back here. */
+  nghttp2.session_set_stream_user_data(session, id, NULL);
   stream_free(self, stream);
   return result < 0 ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }

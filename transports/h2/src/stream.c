@@ -5,7 +5,7 @@
 
 enum { FIRST_ROOM = 1024 };
 
-size_t all_buffered, all_unread;
+size_t all_buffered, all_unread, all_calls;
 
 static void unbuffer(Session *self, size_t size) {
   self->buffered -= size;
@@ -32,6 +32,8 @@ Stream *stream_new(Session *self, int32_t id) {
   if (stream == NULL) return NULL;
   stream->id = id;
   stream->announced = UNANNOUNCED;
+  self->calls++;
+  all_calls++;
   stream->next = self->streams;
   if (self->streams != NULL) self->streams->previous = stream;
   self->streams = stream;
@@ -42,10 +44,12 @@ void stream_free(Session *self, Stream *stream) {
   if (stream->previous != NULL) stream->previous->next = stream->next;
   else self->streams = stream->next;
   if (stream->next != NULL) stream->next->previous = stream->previous;
-  unbuffer(self, stream->body_size + stream->unread_bytes);
+  stream_drop_body(self, stream);
+  unbuffer(self, stream->unread_bytes + stream->unread * MESSAGE_COST);
   stream->offset = 0;
   stream_drop_queue(self, stream);
-  free(stream->body);
+  self->calls--;
+  all_calls--;
   Py_XDECREF(stream->path);
   Py_XDECREF(stream->method);
   Py_XDECREF(stream->content_type);
@@ -72,13 +76,23 @@ static int grow_body(Stream *stream, size_t size) {
   return 0;
 }
 
+void stream_drop_body(Session *self, Stream *stream) {
+  unbuffer(self, stream->body_size);
+  free(stream->body);
+  stream->body = NULL;
+  stream->body_size = stream->body_room = 0;
+}
+
 static int complete(Session *self, Stream *stream) {
   PyObject *message =
     PyBytes_FromStringAndSize((const char *)stream->body, (Py_ssize_t)stream->body_size);
   if (message == NULL) return -1;
   stream->unread++;
   stream->unread_bytes += stream->body_size;
-  stream->body_size = stream->prefix_size = 0;
+  self->buffered += stream->body_size + MESSAGE_COST;
+  all_buffered += stream->body_size + MESSAGE_COST;
+  stream_drop_body(self, stream);
+  stream->prefix_size = 0;
   int result = session_event(self, MESSAGE, stream->id, message);
   Py_DECREF(message);
   return result;
@@ -88,7 +102,7 @@ static int complete(Session *self, Stream *stream) {
 void stream_took(Session *self, Stream *stream, size_t size) {
   stream->unread--;
   stream->unread_bytes -= size;
-  unbuffer(self, size);
+  unbuffer(self, size + MESSAGE_COST);
 }
 
 static int begin_body(Session *self, Stream *stream) {
@@ -98,6 +112,11 @@ static int begin_body(Session *self, Stream *stream) {
   if (stream->body_length > self->max_message)
     return session_refuse(self, stream, RESOURCE_EXHAUSTED, "a message is larger than the limit");
   return 0;
+}
+
+static bool is_crowded(const Session *self) {
+  return self->buffered > self->max_buffered ||
+         (all_buffered > MAX_ALL_BYTES && self->buffered > FAIR_BYTES);
 }
 
 int stream_receive(Session *self, Stream *stream, const uint8_t *data, size_t size) {
@@ -110,6 +129,7 @@ int stream_receive(Session *self, Stream *stream, const uint8_t *data, size_t si
       stream->prefix_size += part, data += part, size -= part;
       if (stream->prefix_size < PREFIX_BYTES) break;
       if (begin_body(self, stream) < 0) return -1;
+      if (stream->ignored) break;
     }
     size_t part = min(size, stream->body_length - stream->body_size);
     if (part > 0 && grow_body(stream, stream->body_size + part) < 0) return -1;
@@ -117,10 +137,10 @@ int stream_receive(Session *self, Stream *stream, const uint8_t *data, size_t si
     stream->body_size += part, data += part, size -= part;
     self->buffered += part;
     all_buffered += part;
-    if (self->buffered > self->max_buffered || all_buffered > MAX_ALL_BYTES) {
+    if (is_crowded(self)) {
       if (session_refuse(self, stream, RESOURCE_EXHAUSTED, "too many requests are unfinished") < 0)
         return -1;
-    } else if (!stream->ignored && stream->body_size == stream->body_length) {
+    } else if (stream->body_size == stream->body_length) {
       if (complete(self, stream) < 0) return -1;
     }
   }

@@ -65,6 +65,7 @@ class Service:
 
     async def wait(self, data: bytes) -> bytes:
         self.waiting += 1
+        self.heard.append(data)
         try:
             await self.let.wait()
         except asyncio.CancelledError:

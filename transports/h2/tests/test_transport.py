@@ -88,12 +88,13 @@ async def test_a_client_that_says_nothing_is_sent_away(served, monkeypatch):
 
 
 async def test_a_client_too_many_is_sent_away(served, raw, monkeypatch, caplog):
-    await raw.frame()
+    raw.say(raw.headers(1, headers_of(TALK)), raw.data(1, grpc_frame(b"x")))
+    await raw.message(1)
     monkeypatch.setattr(transport, "MAX_CONNECTIONS", 1)
     second = await served.raw()
     await second.end()
     assert "a connection was refused" in caplog.text
-    raw.call(1, ECHO, b"x")
+    raw.say(raw.data(1, b"", "END_STREAM"))
     assert (await raw.answer(1)).status == "0"
     await raw.close()
     await settled(lambda: not served.listening.connections)
