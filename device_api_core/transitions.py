@@ -28,9 +28,8 @@ def record_restored(events: EventLog, entry: Entry) -> None:
     events.record(
         Kind.HEALTH,
         "ServerRestarted",
-        f"known from before the restart: {faults} faults, "
-        f"{len(entry.health.conditions) - faults} conditions in doubt until they are reported "
-        "again",
+        f"known from before the restart; faults: {faults}, conditions in doubt until they are "
+        f"reported again: {len(entry.health.conditions) - faults}",
         gpu=entry.name,
         warning=faults > 0,
     )
