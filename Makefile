@@ -21,11 +21,14 @@ DISTRIBUTIONS := . $(patsubst %/pyproject.toml,%,$(wildcard $(patsubst %,%/pypro
   providers/* tools/* transports/* examples/device_plugin)))
 NATIVE_SOURCES := $(foreach place,tools/fake_nvml transports/h2,$(wildcard $(place)/src/*.[ch] $(place)/hatch_build.py))
 
+# What uv installs, builds included, has the versions and the hashes of a lock.
+locked = UV_CONSTRAINT=locks/$(1).txt UV_BUILD_CONSTRAINT=locks/default.txt
+
 say = @printf '==> %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
 .PHONY: help env serve test test-server lint fix code-gen build build-server clean prerequisites \
-  image image-root image-test image-lock
+  lock audit image image-root image-test image-lock
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,18 +54,22 @@ fix: env  ## Correct and format what can be corrected by itself
 
 code-gen: $(TOOLS)  ## Generate messages, values and clients from proto/, and the chart's README
 	$(call say,generating code)
-	@$(HATCH) run codegen:generate
+	@$(call locked,codegen) $(HATCH) run codegen:generate
 
 build: prerequisites $(TOOLS)  ## Build every distribution into dist/
 	@set -e; for distribution in $(DISTRIBUTIONS); do \
 	  printf '==> building %s\n' "$$distribution"; \
-	  $(UV) build --quiet --out-dir dist "$$distribution"; \
+	  $(call locked,default) $(UV) build --quiet --out-dir dist "$$distribution"; \
 	done; ls dist
 
 build-server: $(TOOLS)  ## Build the core (server, client, command line) into dist/
 	$(call say,building the core)
-	@$(UV) build --quiet --out-dir dist .
+	@$(call locked,default) $(UV) build --quiet --out-dir dist .
 	@ls dist
+
+lock: $(TOOLS)  ## Write locks/ anew for what is asked for now (ARGS=--upgrade chooses the newest, --check only looks)
+	$(call say,locking)
+	@UV="$(UV)" PYTHON=$(PYTHON) locks/lock $(ARGS)
 
 # core has no provider in it, all has nvml, dcgm and nvsentinel.
 VARIANT ?= all
@@ -87,6 +94,13 @@ image-lock: env  ## Choose the versions of what the image holds from PyPI anew
 	$(call say,choosing versions)
 	@UV="$(UV)" PYTHON=.venv/bin/python image/lock
 
+audit: $(TOOLS)  ## Ask PyPI for known vulnerabilities of every locked version; needs a network
+	$(call say,asking for known vulnerabilities)
+	@set -e; for lock in locks/*.txt image/requirements-*.txt; do \
+	  printf '==> %s\n' "$$lock"; \
+	  $(call locked,audit) $(HATCH) run audit:look -r "$$lock"; \
+	done
+
 clean:  ## Remove everything that these targets made
 	$(call say,cleaning)
 	@rm -rf .hatch .venv .run build dist tools/fake_nvml/device_api_fake_nvml/lib .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -103,21 +117,21 @@ prerequisites:
 	  exit 1; }
 
 # The stamp carries the versions, so a new pin makes a new installation. It is written last.
-$(TOOLS): | prerequisites
+$(TOOLS): locks/tools.txt | prerequisites
 	$(call say,installing hatch $(HATCH_VERSION) and uv $(UV_VERSION) into .hatch)
 	@$(PYTHON) -m venv --clear .hatch/venv || { \
 	  echo 'python3 cannot make virtual environments: install its venv module (Debian: python3-venv).' >&2; \
 	  exit 1; }
 	@.hatch/venv/bin/python -m pip install --quiet --disable-pip-version-check \
-	  hatch==$(HATCH_VERSION) uv==$(UV_VERSION)
+	  --require-hashes -r locks/tools.txt
 	@touch .hatch/config.toml $@
 
 # Members are installed in editable mode: their code is live, but entry points, dependencies and C
 # sources are taken up by installing again. A new environment costs seconds, for uv keeps a cache.
 env: $(ENVIRONMENT)  ## Make the development environment, or bring it up to date
 
-$(ENVIRONMENT): $(TOOLS) hatch.toml $(DISTRIBUTIONS:%=%/pyproject.toml) $(NATIVE_SOURCES)
+$(ENVIRONMENT): $(TOOLS) hatch.toml locks/default.txt $(DISTRIBUTIONS:%=%/pyproject.toml) $(NATIVE_SOURCES)
 	$(call say,preparing the environment)
 	@$(HATCH) env remove default
-	@$(HATCH) env create default
+	@$(call locked,default) $(HATCH) env create default
 	@touch $@
