@@ -87,12 +87,31 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   {{- $_ := set $settings "unix_socket" .unixSocket }}
   {{- if not .singleSocket }}{{ $_ := set $settings "provider_socket" .providerSocket }}{{ end }}
   {{- $_ := set $settings "single_socket" .singleSocket }}
+  {{- if .dedicatedSockets }}
+    {{- $sockets := list }}
+    {{- range $id, $path := .dedicatedSockets }}{{ $sockets = append $sockets (printf "%s=%s" $id $path) }}{{ end }}
+    {{- $_ := set $settings "dedicated_socket" $sockets }}
+  {{- end }}
+  {{- $_ := set $settings "forbid_anonymous" .forbidAnonymous }}
+  {{- $_ := set $settings "transport" .transport }}
+  {{- $_ := set $settings "max_reads_per_second" .maxReadsPerSecond }}
+  {{- $_ := set $settings "max_writes_per_second" .maxWritesPerSecond }}
+  {{- $_ := set $settings "forget_lost_providers_after" .forgetLostProvidersAfter }}
   {{- $_ := set $settings "health_port" .healthPort }}
   {{- $_ := set $settings "metrics_port" .metricsPort }}
   {{- $_ := set $settings "shutdown_timeout" .shutdownTimeout }}
   {{- $_ := set $settings "shutdown_delay" .shutdownDelay }}
   {{- $_ := set $settings "require_heartbeat" .requireHeartbeat }}
   {{- $_ := set $settings "strict_unregister" .strictUnregister }}
+{{- end }}
+{{- with include "device-api-server.tlsSecret" . }}
+  {{- $_ := set $settings "tls_cert_file" "/etc/device-api-tls/tls.crt" }}
+  {{- $_ := set $settings "tls_private_key_file" "/etc/device-api-tls/tls.key" }}
+{{- end }}
+{{- with .Values.tls }}
+  {{- if .clientCASecretName }}{{ $_ := set $settings "client_ca_file" "/etc/device-api-tls/ca.crt" }}{{ end }}
+  {{- if .providerAddress }}{{ $_ := set $settings "grpc_provider_address" .providerAddress }}{{ end }}
+  {{- if .operatorNames }}{{ $_ := set $settings "tls_operator_name" .operatorNames }}{{ end }}
 {{- end }}
 {{- $_ := set $settings "log_format" .Values.logging.format }}
 {{- $_ := set $settings "verbosity" .Values.logging.verbosity }}
@@ -112,6 +131,40 @@ isolate = true
 {{- end }}
 {{- end }}
 
+{{- /* The Secret with the server's certificate; empty without TLS. */}}
+{{- define "device-api-server.tlsSecret" -}}
+{{- $made := ternary (printf "%s-tls" (include "device-api-server.fullname" .)) "" .Values.tls.certificate.enabled }}
+{{- default $made .Values.tls.secretName }}
+{{- end }}
+
+{{- /* The gRPC ports that are reached from outside the pod: {ports: [{name, port}]}. */}}
+{{- define "device-api-server.grpcPorts" -}}
+{{- $ports := list }}
+{{- with .Values }}
+  {{- $addresses := dict "grpc" (get .server.settings "grpc_address" | default .server.grpcAddress) "grpc-provider" (get .server.settings "grpc_provider_address" | default .tls.providerAddress) }}
+  {{- range $name, $address := $addresses }}
+    {{- if and $address (not (regexMatch "^(127\\.|localhost:|\\[::1\\]:)" $address)) }}
+      {{- $ports = append $ports (dict "name" $name "port" (regexFind "[0-9]+$" $address | int)) }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- toYaml (dict "ports" $ports) }}
+{{- end }}
+
+{{- define "device-api-server.checkTls" -}}
+{{- $secret := include "device-api-server.tlsSecret" . }}
+{{- $transport := get .Values.server.settings "transport" | default .Values.server.transport }}
+{{- $ports := (include "device-api-server.grpcPorts" . | fromYaml).ports }}
+{{- with .Values.tls }}
+  {{- if and .clientCASecretName (not $secret) }}{{ fail "tls.clientCASecretName needs tls.secretName or tls.certificate.enabled" }}{{ end }}
+  {{- if and .providerAddress (not .clientCASecretName) }}{{ fail "tls.providerAddress needs tls.clientCASecretName: writes over TCP are taken with mutual TLS only" }}{{ end }}
+  {{- if and .operatorNames (not .providerAddress) }}{{ fail "tls.operatorNames needs tls.providerAddress" }}{{ end }}
+  {{- if and .certificate.enabled (not .certificate.issuerRef.name) }}{{ fail "tls.certificate.enabled needs tls.certificate.issuerRef.name" }}{{ end }}
+  {{- if and .service.enabled (not $ports) }}{{ fail "tls.service.enabled needs tls.providerAddress, or server.grpcAddress beyond loopback" }}{{ end }}
+  {{- if and (eq $transport "h2") (or $secret $ports) }}{{ fail "server.transport h2 serves unix sockets and loopback without TLS only: leave it grpcio" }}{{ end }}
+{{- end }}
+{{- end }}
+
 {{- define "device-api-server.providerDirectory" -}}
 {{- with .Values.server }}{{ if and .providerSocket (not .singleSocket) }}{{ dir .providerSocket }}{{ end }}{{ end }}
 {{- end }}
@@ -124,6 +177,9 @@ isolate = true
 {{- end }}
 {{- with include "device-api-server.providerDirectory" . }}
   {{- $all = append $all (dict "name" "providers" "path" . "mode" "0700") }}
+{{- end }}
+{{- range $id, $path := .Values.server.dedicatedSockets }}
+  {{- $all = append $all (dict "name" (printf "dedicated-%s" $id) "path" (dir $path) "mode" "0700") }}
 {{- end }}
 {{- if .Values.state.enabled }}
   {{- $all = append $all (dict "name" "state" "path" .Values.state.directory "mode" "0700") }}
