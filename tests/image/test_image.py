@@ -179,6 +179,16 @@ def test_without_a_provider_it_serves_as_well(node):
         assert pod.stop() == {"server": 0}
 
 
+@pytest.mark.parametrize("transport", ["grpcio", "h2"])
+def test_both_transports_are_there(node, transport):
+    with Pod(node, with_nvml(enabled=False) | {"server": {"transport": transport}}) as pod:
+        pod.wait_until_ready()
+        loaded = Path(f"/proc/{node.pid_files['server'].read_text()}/maps").read_text()
+        assert ("libnghttp2.so.14" in loaded) is (transport == "h2")
+        with pod.consumer() as consumer:
+            assert not consumer.v1alpha1.gpus.list().items
+
+
 @pytest.mark.usefixtures("nvml")
 @pytest.mark.parametrize("home", ["thread", "process", "sidecar"])
 def test_the_quick_start_works_on_a_fresh_node_and_again(node, home):
@@ -240,7 +250,7 @@ def test_without_prepared_directories_it_says_what_is_missing(node):
     with node.started(rendered.pod, server, rendered.server_toml) as process:
         said, _ = process.communicate(timeout=50)
     assert process.returncode == 1
-    assert "make the directory writable" in said
+    assert "this user may not write to it" in said
 
 
 def run_in(node, *command):
@@ -263,7 +273,7 @@ def test_its_variant_holds_its_providers_and_the_versions_of_the_lock(node, root
     locked = dict(line.split(" ")[0].split("==") for line in lock.splitlines() if "==" in line)
     ours = {name for name in installed if name.startswith("device-api-")}
     assert {n: v for n, v in installed.items() if n not in ours} == locked
-    assert ours - {"device-api-core"} == {
+    assert ours - {"device-api-core", "device-api-transport-h2"} == {
         f"device-api-{n}".replace("nvsentinel", "nvsentinel-bridge") for n in names
     }
 
