@@ -23,6 +23,7 @@ from benchmarks import (
     limits,
     memory,
     propagation,
+    sizing,
     startup,
     unary,
     xid,
@@ -42,6 +43,7 @@ BENCHMARKS: dict[str, Callable[[Workbench], list[Figure]]] = {
     "bridge": bridge.run,
     "fairness": limits.run_fairness,
     "limits": limits.run_memory,
+    "sizing": sizing.run,
     "growth": memory.run_growth,
 }
 

@@ -6,6 +6,7 @@ from benchmarks.processes import DeviceServer, LoadClient
 from device_api_core._proto import gpu_pb2, provider_pb2
 
 GPUS = 8
+MOST_GPUS = 72
 PROVIDER = "benchmark"
 TYPES = ("MemoryHealthy", "NVLinkHealthy", "NVMLReady", "ThermalHealthy")
 
@@ -13,12 +14,12 @@ GET = "/nvidia.device.v1alpha1.GpuService/GetGpu"
 REGISTER = "/nvidia.device.v1alpha1.ProviderService/RegisterGpu"
 UPDATE = "/nvidia.device.v1alpha1.ProviderService/UpdateGpuCondition"
 
-_NAMES = [f"gpu-{number:08x}-5b1c-4e0f-9a36-7d2f8c4e1b05" for number in range(GPUS)]
+_NAMES = [f"gpu-{number:08x}-5b1c-4e0f-9a36-7d2f8c4e1b05" for number in range(MOST_GPUS)]
 
 
-def populate(load: LoadClient, server: DeviceServer) -> None:
-    """Register eight GPUs with four conditions each."""
-    for number, name in enumerate(_NAMES):
+def populate(load: LoadClient, server: DeviceServer, gpus: int = GPUS) -> None:
+    """Register GPUs with four conditions each."""
+    for number, name in enumerate(_NAMES[:gpus]):
         load.ask("once", target=server.provider_target, method=REGISTER, request=_register(number))
         for type_ in TYPES:
             request = _update(name, type_, "True", "Healthy")
@@ -32,7 +33,7 @@ def uuid(number: int) -> str:
 
 def get() -> list[bytes]:
     """Reads of each GPU in turn."""
-    return [gpu_pb2.GetGpuRequest(name=name).SerializeToString() for name in _NAMES]
+    return [gpu_pb2.GetGpuRequest(name=name).SerializeToString() for name in _NAMES[:GPUS]]
 
 
 def toggles() -> list[bytes]:
@@ -41,13 +42,15 @@ def toggles() -> list[bytes]:
     return [
         _update(name, TYPES[0], status, reason)
         for status, reason in (("False", "EccErrors"), ("True", "Healthy"))
-        for name in _NAMES
+        for name in _NAMES[:GPUS]
     ]
 
 
 def rewordings() -> list[bytes]:
     """Writes that change the reason of the same condition of each GPU in turn."""
-    return [_update(name, TYPES[0], "True", word) for word in ("Good", "Well") for name in _NAMES]
+    return [
+        _update(name, TYPES[0], "True", word) for word in ("Good", "Well") for name in _NAMES[:GPUS]
+    ]
 
 
 def _register(number: int) -> bytes:
