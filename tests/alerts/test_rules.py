@@ -39,6 +39,10 @@ def test_the_rules_are_well_formed(promtool, name):
     run(promtool, "check", "rules", "--lint=all", "--lint-fatal", str(RULES / name))
 
 
+def test_the_sample_for_a_fleet_is_well_formed(promtool):
+    run(promtool, "check", "config", str(ROOT / "contrib" / "prometheus" / "federation.yaml"))
+
+
 @pytest.mark.parametrize("name", ["alerts.yaml", "recording.yaml"])
 def test_the_rules_do_what_their_cases_say(promtool, name):
     run(promtool, "test", "rules", str(HERE / name))

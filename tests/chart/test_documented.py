@@ -10,7 +10,12 @@ import yaml
 from rendering import CHART, render
 
 ROOT = CHART.parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs/kubernetes.md", CHART / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "docs/kubernetes.md",
+    ROOT / "docs/operations/fleet.md",
+    CHART / "README.md",
+]
 BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 
 

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from process import environment
 from scraping import CHART, JOB, Prometheus, Scraped, impatient, scraped
 
 from device_api_core.resources import ConditionStatus
 
 PROGRAM = str(Path(sys.executable).with_name("device-api"))
-RUNBOOKS = Path(__file__).resolve().parents[2] / "docs" / "runbooks"
+ROOT = Path(__file__).resolve().parents[2]
+RUNBOOKS = ROOT / "docs" / "runbooks"
+FEDERATION = ROOT / "contrib" / "prometheus" / "federation.yaml"
 GPUS = 8
 SICK = 3
 
@@ -81,6 +84,22 @@ def test_an_xid_raises_the_alerts_that_name_the_gpu(watched: Scraped) -> None:
     watched.prometheus.wait(lambda: value(watched.prometheus, f'{fleet}{{reason="Xid79"}}') == 1)
 
 
+def test_a_fleets_prometheus_takes_sums_and_what_is_unhealthy(watched: Scraped) -> None:
+    sample = yaml.safe_load(FEDERATION.read_text(encoding="utf-8"))["scrape_configs"][0]
+    rules = yaml.safe_load((CHART / "rules" / "recording.yaml").read_text(encoding="utf-8"))
+    recorded = {rule["record"] for group in rules["groups"] for rule in group["rules"]}
+    kept = {name for name in recorded if watched.prometheus.query(name)}
+    lines = watched.prometheus.federate(*sample["params"]["match[]"])
+    names = [re.split(r"[{ ]", line)[0] for line in lines]
+    assert {"job:device_api_server_up:sum", "job_method_code:grpc_server_handled:rate5m"} <= kept
+    assert kept <= set(names)
+    assert names.count("device_api_server_gpu_unhealthy") == 1
+    assert "ALERTS" in names
+    # What grows with the nodes stays with its cluster.
+    assert set(names) <= recorded | {"device_api_server_gpu_unhealthy", "ALERTS"}
+    assert not [line for line in lines if re.match(r'job.*instance="[^"]', line)]
+
+
 @pytest.mark.parametrize("command", blocks("bash", "device-api "))
 def test_the_commands_of_the_runbooks_work(watched: Scraped, command: str) -> None:
     gpus = watched.server.api().list().items
@@ -95,6 +114,16 @@ def test_the_commands_of_the_runbooks_work(watched: Scraped, command: str) -> No
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_the_questions_of_the_fleet_page_have_answers(watched: Scraped) -> None:
+    page = (ROOT / "docs" / "operations" / "fleet.md").read_text(encoding="utf-8")
+    table = page.split("| You want to know | Ask |")[1].split("\n\n")[0]
+    asked = re.findall(r"^\| [^|]+ \| `(.+)` \|$", table, re.M)
+    assert len(asked) == 8
+    unanswered = [each for each in asked if not watched.prometheus.query(each)]
+    # No remote provider is lost on this node.
+    assert [each for each in unanswered if 'state="lost"' not in each] == []
 
 
 @pytest.mark.parametrize("query", blocks("promql"))

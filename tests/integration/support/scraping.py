@@ -61,6 +61,13 @@ class Prometheus:
         when = {} if at is None else {"time": at}
         return list(self._get("query", query=expression, **when)["result"])
 
+    def federate(self, *selectors: str) -> list[str]:
+        """What another Prometheus takes from this one: a line for each series."""
+        query = urllib.parse.urlencode({"match[]": selectors}, doseq=True)
+        with urllib.request.urlopen(f"{self._url}/federate?{query}", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return [line for line in lines if not line.startswith("#")]
+
     def query_range(self, expression: str, start: float, end: float) -> list[dict[str, Any]]:
         """The same over a time, each second."""
         found = self._get("query_range", query=expression, start=start, end=end, step=1)
