@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from device_api_core.resources import Condition, GpuSpec
 
 HOMES = ("thread", "process", "alone")
-"""Where a provider may live: in the server, beside it in a process that it starts, or on its own
-(``device-api provider run``)."""
+"""Where a provider may live: in the server, in a process that it starts, or on its own."""
 
 _STOP_SECONDS = 5.0
 _LOOK_SECONDS = 0.02

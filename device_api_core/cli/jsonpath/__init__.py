@@ -6,8 +6,9 @@ error instead of an empty output: an unclosed ``range``, two expressions in one 
 stray character in a name. And a quoted key may contain dots: ``['example.com/zone']``.
 """
 
+from device_api_core.cli.jsonpath.complaint import BadTemplate
 from device_api_core.cli.jsonpath.nodes import JsonPathError, Path, Template, as_text
-from device_api_core.cli.jsonpath.parser import BadTemplate, parse_path, parse_template
+from device_api_core.cli.jsonpath.parser import parse_path, parse_template
 
 __all__ = [
     "BadTemplate",

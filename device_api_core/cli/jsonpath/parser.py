@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from device_api_core.cli.jsonpath.complaint import BadTemplate
 from device_api_core.cli.jsonpath.nodes import (
     OPERATORS,
     Descent,
@@ -36,22 +37,6 @@ _ESCAPES |= {mark: mark for mark in "\\'\""}
 _KEPT = re.compile(r"\\(.)")
 _QUOTES = ("'", '"')
 _BARE = re.compile(r"[^{]+")
-
-
-class BadTemplate(Exception):
-    """A template cannot be parsed. ``position`` is the offset of what is wrong in ``text``."""
-
-    def __init__(self, why: str, text: str, position: int) -> None:
-        super().__init__(why)
-        self.why = why
-        self.text = text
-        self.position = position
-
-    def __str__(self) -> str:
-        # The line it is on, and a mark below the place.
-        start = self.text.rfind("\n", 0, self.position) + 1
-        line = self.text[start:].partition("\n")[0]
-        return f"{self.why}\n  {line}\n  {' ' * (self.position - start)}^"
 
 
 def parse_template(text: str) -> Template:
