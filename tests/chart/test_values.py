@@ -8,6 +8,7 @@ import pytest
 import yaml
 from rendering import CHART, render
 
+from device_api_core.cli.main import main
 from device_api_core.cli.provider import run
 from device_api_core.plugins.discovery import load
 from device_api_core.settings import Settings, read_file
@@ -203,7 +204,11 @@ def test_a_sidecars_command_is_one_that_exists():
     rendered = render({"nvml": {"enabled": True, "home": "sidecar"}})
     sidecar = rendered.container("provider-nvml")
     assert sidecar["command"] == ["device-api", "provider", "run", "nvml"]
-    with run.make_context("run", ["nvml", *sidecar["args"]]) as context:
+    # Under its parent, whose names for help are remembered with the command.
+    with (
+        main.make_context("device-api", ["provider", "run"]) as parent,
+        run.make_context("run", ["nvml", *sidecar["args"]], parent=parent) as context,
+    ):
         assert context.params["server"] == "unix:///var/run/device-api-provider/provider.sock"
         assert context.params["config"] == "/etc/device-api/server.toml"
         assert context.params["state_dir"] == "/var/lib/device-api"

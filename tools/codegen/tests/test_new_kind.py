@@ -19,11 +19,14 @@ PROTOS = Path("proto", "nvidia", "device", "v1alpha1")
 COPIED = (
     "Makefile",
     "hatch.toml",
+    "locks",
     "pyproject.toml",
     "device_api_core",
     "proto",
+    "charts",
     "examples/device_plugin",
     "providers",
+    "tools/chart_readme.py",
 )
 
 
@@ -49,6 +52,7 @@ def scratch(tmp_path: Path) -> Path:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, tmp_path / name, ignore=clean)
         else:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "tools" / "codegen", tmp_path / "tools" / "codegen", ignore=clean)
     # hatch keeps notes about each project: here they go with the copy.
