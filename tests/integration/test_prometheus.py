@@ -43,6 +43,21 @@ def value(source: Prometheus, expression: str) -> float | None:
     return float(found[0]["value"][1]) if found else None
 
 
+@pytest.fixture
+def sick(watched: Scraped) -> Scraped:
+    """The same with a GPU that needs a reboot, whichever tests ran here before."""
+    fleet = "job_reason_action:device_api_server_gpu_unhealthy:count"
+    if value(watched.prometheus, fleet) is None:
+        watched.node.inject_xid(SICK, 79)
+        watched.server.api().list()
+        watched.prometheus.wait(lambda: value(watched.prometheus, fleet) == 1)
+        alert = "DeviceAPIServerGPUActionNeeded"
+        watched.prometheus.wait(lambda: watched.prometheus.alerts(alert))
+        rate = "job_method_code:grpc_server_handled:rate5m"
+        watched.prometheus.wait(lambda: value(watched.prometheus, rate) is not None)
+    return watched
+
+
 def test_a_healthy_node_raises_no_alert(watched: Scraped) -> None:
     healthy = "device_api_server_cache_gpus_healthy"
     watched.prometheus.wait(lambda: value(watched.prometheus, healthy) == GPUS)
@@ -84,12 +99,12 @@ def test_an_xid_raises_the_alerts_that_name_the_gpu(watched: Scraped) -> None:
     watched.prometheus.wait(lambda: value(watched.prometheus, f'{fleet}{{reason="Xid79"}}') == 1)
 
 
-def test_a_fleets_prometheus_takes_sums_and_what_is_unhealthy(watched: Scraped) -> None:
+def test_a_fleets_prometheus_takes_sums_and_what_is_unhealthy(sick: Scraped) -> None:
     sample = yaml.safe_load(FEDERATION.read_text(encoding="utf-8"))["scrape_configs"][0]
     rules = yaml.safe_load((CHART / "rules" / "recording.yaml").read_text(encoding="utf-8"))
     recorded = {rule["record"] for group in rules["groups"] for rule in group["rules"]}
-    kept = {name for name in recorded if watched.prometheus.query(name)}
-    lines = watched.prometheus.federate(*sample["params"]["match[]"])
+    kept = {name for name in recorded if sick.prometheus.query(name)}
+    lines = sick.prometheus.federate(*sample["params"]["match[]"])
     names = [re.split(r"[{ ]", line)[0] for line in lines]
     assert {"job:device_api_server_up:sum", "job_method_code:grpc_server_handled:rate5m"} <= kept
     assert kept <= set(names)
@@ -101,13 +116,13 @@ def test_a_fleets_prometheus_takes_sums_and_what_is_unhealthy(watched: Scraped) 
 
 
 @pytest.mark.parametrize("command", blocks("bash", "device-api "))
-def test_the_commands_of_the_runbooks_work(watched: Scraped, command: str) -> None:
-    gpus = watched.server.api().list().items
+def test_the_commands_of_the_runbooks_work(sick: Scraped, command: str) -> None:
+    gpus = sick.server.api().list().items
     gpu = next(g.metadata.name for g in gpus if g.status.recommended_action)
     words = command.replace("GPU", gpu).replace("PROVIDER", "nvml").split()
     done = subprocess.run(
-        [PROGRAM, f"--server=unix://{watched.server.socket}", *words[1:]],
-        env=environment({"DEVICE_API_PROVIDER_SOCKET": str(watched.server.provider_socket)}),
+        [PROGRAM, f"--server=unix://{sick.server.socket}", *words[1:]],
+        env=environment({"DEVICE_API_PROVIDER_SOCKET": str(sick.server.provider_socket)}),
         capture_output=True,
         text=True,
         timeout=30,
@@ -116,12 +131,12 @@ def test_the_commands_of_the_runbooks_work(watched: Scraped, command: str) -> No
     assert done.stdout
 
 
-def test_the_questions_of_the_fleet_page_have_answers(watched: Scraped) -> None:
+def test_the_questions_of_the_fleet_page_have_answers(sick: Scraped) -> None:
     page = (ROOT / "docs" / "operations" / "fleet.md").read_text(encoding="utf-8")
     table = page.split("| You want to know | Ask |")[1].split("\n\n")[0]
     asked = re.findall(r"^\| [^|]+ \| `(.+)` \|$", table, re.M)
     assert len(asked) == 8
-    unanswered = [each for each in asked if not watched.prometheus.query(each)]
+    unanswered = [each for each in asked if not sick.prometheus.query(each)]
     # No remote provider is lost on this node.
     assert [each for each in unanswered if 'state="lost"' not in each] == []
 
