@@ -168,6 +168,17 @@ def test_volumes_and_ports_join_the_containers(values):
             assert any(value.startswith(directory) for directory in writable)
 
 
+@release
+def test_every_port_names_its_protocol(values):
+    """Server-side apply keys a list of ports by it, and old API servers do not fill it in."""
+    rendered = render(values)
+    ports = [port for service in rendered.of_kind("Service") for port in service["spec"]["ports"]]
+    assert ports or not rendered.of_kind("Service")
+    ports += [port for each in containers(rendered.pod) for port in each.get("ports", [])]
+    assert ports
+    assert all(port["protocol"] == "TCP" for port in ports)
+
+
 def test_liveness_does_not_ask_what_a_driver_can_withhold():
     server = render({"nvml": {"enabled": True}}).container("server")
     assert server["livenessProbe"]["httpGet"]["path"] == "/livez"
