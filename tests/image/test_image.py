@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -74,17 +75,14 @@ def nvml(published):
 @pytest.fixture
 def node(rootfs):
     """A fresh node with simulated GPUs, whose driver is in /run/nvidia/driver."""
-    directory = Path(
-        subprocess.check_output(["mktemp", "-d", "/tmp/dapi-node.XXXX"], text=True).strip()
-    )
-    try:
+    # Not pytest's own folder: paths of sockets below it would be too long.
+    with tempfile.TemporaryDirectory(prefix="dapi-node.") as path:
+        directory = Path(path)
         driver = directory / "run/nvidia/driver"
         fake("create", driver, "--gpus", "2")
         # A real driver's device files are everybody's, too.
         (driver / "usr/lib64/fake-nvml.state").chmod(0o666)
         yield Node(directory, rootfs)
-    finally:
-        shutil.rmtree(directory)
 
 
 def fake(*arguments):

@@ -246,6 +246,22 @@ def test_nothing_is_said_well_of_a_gpu_that_is_lost(bench):
     assert "True" not in {sink.status(gpu, type_)[0] for type_ in sink.types(gpu)}
 
 
+def heals_after_a_restart_only_with_link_3(bench, first, node, reason):
+    """The provider is started again: the fault stays while that link is down."""
+    [gpu] = names(node)
+    first.stop()
+    sink = first.sink.restarted()
+    bench.start(node, sink)
+    sink.polls(3)
+    bench.clock.add(1000)
+    sink.polls(3)
+    assert sink.is_(gpu, "False", reason, "NVLinkHealthy")
+    node.health.set_nvlink(0, 3, up=True)
+    sink.polls(3)
+    bench.clock.add(61)
+    sink.wait_for(gpu, "True", type_="NVLinkHealthy")
+
+
 def test_a_link_that_is_down_is_remembered_across_a_restart(bench):
     node = bench.node(gpus=1)
     first = bench.ready(node)
@@ -253,17 +269,7 @@ def test_a_link_that_is_down_is_remembered_across_a_restart(bench):
     first.sink.wait_for(gpu, "True", type_="NVLinkHealthy")
     node.health.set_nvlink(0, 3, up=False)
     first.sink.wait_for(gpu, "False", "NvlinkDown", type_="NVLinkHealthy")
-    first.stop()
-    sink = first.sink.restarted()
-    bench.start(node, sink)
-    sink.polls(3)
-    bench.clock.add(1000)
-    sink.polls(3)
-    assert sink.is_(gpu, "False", "NvlinkDown", "NVLinkHealthy")
-    node.health.set_nvlink(0, 3, up=True)
-    sink.polls(3)
-    bench.clock.add(61)
-    sink.wait_for(gpu, "True", type_="NVLinkHealthy")
+    heals_after_a_restart_only_with_link_3(bench, first, node, "NvlinkDown")
 
 
 def test_a_link_that_a_message_does_not_number_is_remembered_too(bench):
@@ -276,17 +282,7 @@ def test_a_link_that_a_message_does_not_number_is_remembered_too(bench):
     first.sink.wait_for(gpu, "False", "NvlinkRecoveryFailed", type_="NVLinkHealthy")
     node.health.set_nvlink(0, 3, up=False)
     first.sink.wait(lambda: "Also seen: NvlinkDown" in first.sink.message(gpu, "NVLinkHealthy"))
-    first.stop()
-    sink = first.sink.restarted()
-    bench.start(node, sink)
-    sink.polls(3)
-    bench.clock.add(1000)
-    sink.polls(3)
-    assert sink.is_(gpu, "False", "NvlinkRecoveryFailed", "NVLinkHealthy")
-    node.health.set_nvlink(0, 3, up=True)
-    sink.polls(3)
-    bench.clock.add(61)
-    sink.wait_for(gpu, "True", type_="NVLinkHealthy")
+    heals_after_a_restart_only_with_link_3(bench, first, node, "NvlinkRecoveryFailed")
 
 
 def test_an_operator_clears_a_signal_and_the_next_reading_decides(bench):
