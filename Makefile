@@ -28,7 +28,7 @@ say = @printf '==> %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
 .PHONY: help env serve test test-server lint fix code-gen build build-server clean prerequisites \
-  lock audit image image-root image-test image-lock
+  docs docs-serve lock audit image image-root image-test image-lock
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,9 +52,16 @@ fix: env  ## Correct and format what can be corrected by itself
 	$(call say,correcting)
 	@$(HATCH) run fix
 
-code-gen: $(TOOLS)  ## Generate messages, values and clients from proto/, and the chart's README
+code-gen: $(TOOLS)  ## Generate code and the API reference from proto/, and the chart's README
 	$(call say,generating code)
 	@$(call locked,codegen) $(HATCH) run codegen:generate
+
+docs: $(TOOLS)  ## Build the documentation site into dist/site, with every link between pages checked
+	$(call say,building the documentation)
+	@$(call locked,docs) $(HATCH) run docs:build
+
+docs-serve: $(TOOLS)  ## Serve the documentation here and follow changes (ARGS=... goes to mkdocs)
+	@$(call locked,docs) $(HATCH) run docs:serve $(ARGS)
 
 build: prerequisites $(TOOLS)  ## Build every distribution into dist/
 	@set -e; for distribution in $(DISTRIBUTIONS); do \

@@ -26,6 +26,13 @@ def test_the_metrics_page_is_what_the_code_says():
     assert tool["PAGE"].read_text(encoding="utf-8") == tool["page"](), "run `make fix`"
 
 
+def test_the_api_reference_is_what_the_protos_say():
+    tool = runpy.run_path(str(ROOT / "tools" / "api_reference.py"))
+    written = {path.name: path.read_text(encoding="utf-8") for path in tool["FOLDER"].iterdir()}
+    pages = tool["Reference"](tool["read_api"]()).pages()
+    assert written == {name: f"{text.rstrip()}\n" for name, text in pages.items()}, "make code-gen"
+
+
 def test_every_hook_is_documented_where_providers_are_explained():
     hooks = {n for n in vars(spec) if n.startswith("device_api_")}
     assert hooks == {"device_api_provider", "device_api_commands"}
