@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import sys
@@ -29,6 +30,8 @@ PAGES = [
     *sorted(ROOT.glob("*.md")),
     ROOT / "charts/device-api-server/README.md",
     ROOT / "tools/fake_nvml/README.md",
+    *sorted(ROOT.glob("providers/*/README.md")),
+    ROOT / "transports/h2/README.md",
 ]
 RUN = [page for page in PAGES if any(block.verdict == "run" for block in blocks(page))]
 
@@ -194,6 +197,8 @@ def node_of_the_command_line() -> Iterator[Node]:
 @pytest.fixture
 def node(page: Path, request: pytest.FixtureRequest) -> Iterator[Node]:
     name = str(page.relative_to(ROOT))
+    if name == "transports/h2/README.md" and not os.environ.get("CI"):
+        pytest.importorskip("device_api_transport_h2._engine", exc_type=ImportError)
     if name == "docs/command-line.md":
         with node_of_the_command_line() as own:
             yield own
