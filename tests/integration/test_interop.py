@@ -19,7 +19,9 @@ from device_api_core._proto import gpu_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = Path(__file__).parent / "clients"
-SECONDS = 90
+SECONDS = 150
+"""Of one program. A first build of grpc-go takes half a minute, and longer beside other tests."""
+fetched_or_built = pytest.mark.timeout(2 * SECONDS)
 LIST = f"/{GPU_SERVICE}/ListGpus"
 GET = f"/{GPU_SERVICE}/GetGpu"
 GRPC = {"content-type": "application/grpc", "te": "trailers"}
@@ -76,6 +78,7 @@ def headers(option: str = "-H") -> list[str]:
     return [part for name, value in GRPC.items() for part in (option, f"{name}: {value}")]
 
 
+@fetched_or_built
 def test_grpc_go(h2, tmp_path):
     go = need("go", "golang-go")
     if not GO_PACKAGES.joinpath("src/google.golang.org/grpc").exists() and not os.environ.get("CI"):
@@ -99,6 +102,7 @@ def test_grpc_go(h2, tmp_path):
     ]
 
 
+@fetched_or_built
 def test_grpc_js(h2, tmp_path):
     node, npm = need("node", "nodejs"), need("npm")
     for name in ("package.json", "package-lock.json"):
