@@ -27,11 +27,11 @@ locked = UV_CONSTRAINT=locks/$(1).txt UV_BUILD_CONSTRAINT=locks/default.txt
 say = @printf '==> %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
-.PHONY: help env serve test test-server lint fix code-gen build build-server clean prerequisites \
+.PHONY: help env serve test test-server fuzz-h2 lint fix code-gen build build-server clean prerequisites \
   docs docs-serve lock audit image image-root image-test image-lock
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: env  ## Run the server here, on this machine's GPUs or on a simulated node (ARGS=... adds flags)
 	@.venv/bin/python tools/serve $(ARGS)
@@ -43,6 +43,10 @@ test: env  ## Run all tests (ARGS=... goes to pytest)
 test-server: env  ## Run the tests of the server only (ARGS=... goes to pytest)
 	$(call say,running the tests of the server)
 	@$(HATCH) run test tests $(ARGS)
+
+fuzz-h2: env  ## Say to the h2 transport's engine what nobody should (SECONDS=60; needs clang)
+	$(call say,fuzzing for $(or $(SECONDS),60) s; findings go to .run/fuzz-h2)
+	@.venv/bin/python transports/h2/fuzz/run.py --seconds $(or $(SECONDS),60) $(ARGS)
 
 lint: env  ## Check style, types, layers and the API without changing anything
 	$(call say,checking)

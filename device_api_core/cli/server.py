@@ -206,6 +206,7 @@ async def _serve(settings: Settings) -> int:
             extra={
                 "version": __version__,
                 "node": settings.node,
+                "transport": settings.transport,
                 "unix_socket": settings.unix_socket or "none",
                 "provider_socket": _provider_socket(settings),
                 "tcp": _tcp(settings.grpc_address, addresses.tcp_port),

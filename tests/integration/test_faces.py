@@ -1,5 +1,6 @@
 """Who reaches what: sockets, their modes, TCP, health and reflection."""
 
+import os
 import stat
 import subprocess
 import sys
@@ -35,6 +36,10 @@ def test_consumers_cannot_reach_what_writes(server: Server, face: str, method: s
     with pytest.raises(grpc.RpcError) as caught:
         server.api(face).raw(method, b"")
     assert caught.value.code() is NOT_SERVED
+
+
+def test_the_transport_is_the_one_that_was_asked_for(server: Server) -> None:
+    assert server.addresses["transport"] == os.environ.get("DEVICE_API_TRANSPORT", "grpcio")
 
 
 def test_sockets_have_their_modes(server: Server) -> None:

@@ -21,11 +21,13 @@ from wire import Api
 START_SECONDS = 20.0
 PROGRAM = str(Path(sys.executable).with_name("device-api-server"))
 _SCRUBBED = ("DEVICE_API_", "NODE_NAME", "GRPC_")
+TRANSPORT = "DEVICE_API_TRANSPORT"
+"""The one setting that stays: CI runs these tests again on another transport."""
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without what would change a server."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(_SCRUBBED)}
+    kept = {k: v for k, v in os.environ.items() if k == TRANSPORT or not k.startswith(_SCRUBBED)}
     return {**kept, **extra}
 
 
