@@ -7,7 +7,8 @@ that is gone is dropped, for its CLOSED event is on the way.
 from typing import Any
 
 OPENED: int
-"""A request began: ``(path, method, content_type, timeout, encoding)``, each bytes or None."""
+"""A request began: ``(path, method, content_type, timeout, encoding)``, each bytes or None but for
+the timeout, which is seconds and negative if it is malformed."""
 MESSAGE: int
 """A whole message: bytes."""
 ENDED: int
@@ -16,6 +17,9 @@ REFUSED: int
 """The request breaks a rule: ``(gRPC status, text)``. Nothing more of it will be heard."""
 CLOSED: int
 """The call is gone: the HTTP/2 error code, 0 after a whole answer."""
+REQUEST: int
+"""A request of one message that came at once: what OPENED and MESSAGE say, and that it is complete.
+The message counts as taken."""
 
 Event = tuple[int, int, Any]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator
 from types import coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from device_api_core.errors import DeviceApiError, LimitExceeded
-from device_api_core.server.transport import EventStream, Exchange, ServerStream, Unary, internal
+from device_api_core.server.transport import EventStream, Exchange, ServerStream, internal
 from device_api_transport_h2.routes import Route
 from device_api_transport_h2.status import UNREAD_TEXT, trailers, trailers_of
 
@@ -119,13 +119,15 @@ class UnaryCall(RequestCall):
     __slots__ = ()
 
     def _begin(self, request: bytes) -> Coroutine[Any, Any, None]:
-        return self._answer(request)
+        return self._answer(self.route.answer(request))
 
-    async def _answer(self, request: bytes) -> None:
-        method = self.route.method
-        assert isinstance(method, Unary)
+    def wait(self, started: Coroutine[Any, Any, bytes], waited: Any) -> None:
+        """Go on with a call that was started and has to wait for ``waited``."""
+        self._in_task(self._answer(_rest(started, waited)))
+
+    async def _answer(self, answer: Awaitable[bytes]) -> None:
         try:
-            response = await self.route.recorded(method.call(request))
+            response = await answer
         except DeviceApiError as error:
             self.fail(error)
         else:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from device_api_core.errors import DeviceApiError
 from device_api_core.server.transport import Exchange, ServerStream, Unary
 from device_api_core.validation import MAX_MESSAGE_BYTES
 from device_api_transport_h2 import _engine
@@ -18,7 +19,7 @@ from device_api_transport_h2.status import (
     Trailers,
     code_name,
     http_refusal,
-    timeout_seconds,
+    trailers_of,
     trailers,
 )
 
@@ -41,6 +42,8 @@ _WRITE_BYTES = 64 * 1024
 _GREETING_SECONDS = 10.0
 """In which a client must have said something, or it holds a place for nothing."""
 
+_TIMEOUT = 3
+"""Of the head of a request, the caller's deadline."""
 _STALLED_SECONDS = 30.0
 """In which a client must read something of what it was sent. That a call's answer waits for the
 client's window is no stall."""
@@ -75,8 +78,9 @@ class Connection(asyncio.BufferedProtocol):
         self._flush_due = False
         self._paused = False
         self._drained: asyncio.Future[None] | None = None
-        self._greeting = self._loop.call_later(_GREETING_SECONDS, self.cut)
-        self._stalled = self._greeting
+        self._greeted = False
+        # Who says nothing, or reads nothing.
+        self._overdue = self._loop.call_later(_GREETING_SECONDS, self.cut)
         self._transport: asyncio.Transport
         self._handlers: tuple[Callable[[int, Any], None], ...] = (
             self._on_opened,
@@ -84,6 +88,7 @@ class Connection(asyncio.BufferedProtocol):
             self._on_ended,
             self._on_refused,
             self._on_closed,
+            self._on_request,
         )
 
     # --- from the socket
@@ -98,7 +103,9 @@ class Connection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._greeting.cancel()
+        if not self._greeted:
+            self._greeted = True
+            self._overdue.cancel()
         try:
             events = self._session.receive(self._buffer[:nbytes])
         except (ConnectionError, MemoryError) as error:
@@ -113,8 +120,7 @@ class Connection(asyncio.BufferedProtocol):
         """A client that writes no more is gone: gRPC knows no half-closed connection."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._greeting.cancel()
-        self._stalled.cancel()
+        self._overdue.cancel()
         self._ended(self)
         for call in tuple(self._calls.values()):
             call.closed()
@@ -125,13 +131,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._paused = True
-        self._stalled = self._loop.call_later(_STALLED_SECONDS, self.cut)
+        self._overdue.cancel()
+        self._overdue = self._loop.call_later(_STALLED_SECONDS, self.cut)
         # Who does not read what was asked for need not ask for more.
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._stalled.cancel()
+        self._overdue.cancel()
         self._transport.resume_reading()
         self._flush()
 
@@ -194,7 +201,7 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def idle(self) -> bool:
         """Whether the client has said something, and has no calls."""
-        return self._greeting.cancelled() and not self._calls
+        return self._greeted and not self._calls
 
     @property
     def tasks(self) -> list[asyncio.Task[Any]]:
@@ -216,26 +223,54 @@ class Connection(asyncio.BufferedProtocol):
         for kind, stream, value in events:
             self._handlers[kind](stream, value)
 
-    def _on_opened(self, stream: int, value: Any) -> None:
-        path, method, content_type, timeout, encoding = value
+    def _on_request(self, stream: int, value: Any) -> None:
+        head, message = value
+        route = self._route(stream, head)
+        if route is None:
+            return
+        if not isinstance(route.method, Unary):
+            call = self._open(stream, route, head)
+            call.message(message)
+            call.ended()
+            return
+        answer = route.answer(message)
+        try:
+            waited = answer.send(None)
+        except StopIteration as stop:
+            self.reply(stream, stop.value)
+        except DeviceApiError as error:
+            self.finish(stream, trailers_of(error))
+        else:
+            self._open(stream, route, head).wait(answer, waited)
+
+    def _on_opened(self, stream: int, head: Any) -> None:
+        if (route := self._route(stream, head)) is not None:
+            self._open(stream, route, head)
+
+    def _open(self, stream: int, route: Route, head: Any) -> Any:
+        call = self._calls[stream] = _CALLS[type(route.method)](self, stream, route)
+        if (seconds := head[_TIMEOUT]) is not None:
+            call.end_within(seconds)
+        return call
+
+    def _route(self, stream: int, head: Any) -> Route | None:
+        """Where a request goes; ``None`` if it was refused."""
+        path, method, content_type, timeout, encoding = head
         if (status := http_refusal(method, content_type)) is not None:
             self._session.finish(stream, (), False, status)
-            return
+            return None
         route = self._routes.get(path)
         if route is None:
             text = f"there is no method {path.decode(errors='replace')[:128]}"
             self._session.finish(stream, trailers("UNIMPLEMENTED", text))
-            return
+            return None
         if encoding not in {None, b"identity"}:
             self._session.finish(stream, UNCOMPRESSED_ONLY)
-            return
-        seconds = None
-        if timeout is not None and (seconds := timeout_seconds(timeout)) is None:
+            return None
+        if timeout is not None and timeout < 0:
             self._session.finish(stream, trailers("INTERNAL", "grpc-timeout is malformed"))
-            return
-        call = self._calls[stream] = _CALLS[type(route.method)](self, stream, route)
-        if seconds is not None:
-            call.end_within(seconds)
+            return None
+        return route
 
     def _on_message(self, stream: int, data: Any) -> None:
         if (call := self._calls.get(stream)) is not None:
@@ -269,6 +304,8 @@ class Connection(asyncio.BufferedProtocol):
             while not self._paused and (data := self._next_bytes()):
                 self._transport.write(data)
                 self._wake_writers()
+                if len(data) < _WRITE_BYTES:
+                    break
             self._heed(self._session.events())
         except (ConnectionError, MemoryError) as error:
             self._break(error)
@@ -277,9 +314,10 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
 
     def _next_bytes(self) -> bytes:
-        for call in tuple(self._hungry):
-            if not call.pull():
-                self._hungry.pop(call, None)
+        if self._hungry:
+            for call in tuple(self._hungry):
+                if not call.pull():
+                    self._hungry.pop(call, None)
         return self._session.send(_WRITE_BYTES)
 
     def _wake_writers(self) -> None:

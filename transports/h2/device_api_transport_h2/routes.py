@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from device_api_core.errors import DeviceApiError
 from device_api_core.metrics import Calls, Metrics
-from device_api_core.server.transport import Method, count_stream, recorded
+from device_api_core.server.transport import Method, Unary, count_stream, recorded
 
 Result = TypeVar("Result")
 
@@ -19,6 +19,11 @@ class Route:
 
     method: Method
     calls: Calls
+
+    def answer(self, request: bytes) -> Coroutine[Any, Any, bytes]:
+        """A unary call, which is recorded. Raises nothing but ``DeviceApiError``."""
+        assert isinstance(self.method, Unary)
+        return recorded(self.method, self.method.call(request), self.calls)
 
     async def recorded(self, call: Awaitable[Result]) -> Result:
         """Wait for a call and record its end. Raises nothing but ``DeviceApiError``."""

@@ -1,11 +1,10 @@
-"""gRPC over HTTP/2 in words: status codes, percent-encoding, time-outs.
+"""gRPC over HTTP/2 in words: status codes and percent-encoding.
 
 Source: the gRPC project's PROTOCOL-HTTP2 document.
 """
 
 from __future__ import annotations
 
-import re
 from urllib.parse import quote
 
 from device_api_core.errors import DeviceApiError
@@ -40,8 +39,6 @@ _CODES = {
 _NAMES = tuple(_CODES)
 # Printable ASCII but the percent sign itself.
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
-_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
-_UNITS = {b"H": 3_600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _MAX_MESSAGE_BYTES = 4_096
 """Of a status message as it is sent; clients refuse trailers that are much longer."""
 
@@ -86,9 +83,3 @@ def http_refusal(method: bytes, content_type: bytes | None) -> str | None:
 def code_name(number: int) -> str:
     """The name of a status code."""
     return _NAMES[number]
-
-
-def timeout_seconds(header: bytes) -> float | None:
-    """A ``grpc-timeout``; ``None`` if it is malformed."""
-    found = _TIMEOUT.fullmatch(header)
-    return int(found[1]) * _UNITS[found[2]] if found else None

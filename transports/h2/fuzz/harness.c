@@ -16,7 +16,7 @@ PyMODINIT_FUNC PyInit__engine(void);
 
 enum { RAW = 1, NO_MEMORY = 2, TIGHT = 4, BYTEWISE = 8, UNREAD = 16, DROPPED = 32 };
 enum { DECISIONS = 3, STREAMS = 64, MESSAGES = 8, ANSWERS = 6 };
-enum { OPENED, MESSAGE, ENDED, REFUSED, CLOSED };
+enum { OPENED, MESSAGE, ENDED, REFUSED, CLOSED, REQUEST };
 
 static const char PREFACE[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 static PyObject *session_type, *get_held, *keywords[2], *none_tuple, *trailers, *answers[ANSWERS];
@@ -116,6 +116,14 @@ static void speak(Server *server, int id, size_t slot) {
   if (kind < 6) server->streams[slot].spoken = true;
 }
 
+static void heed_opened(Server *server, size_t slot, PyObject *head) {
+  SHOULD(!server->streams[slot].opened && PyTuple_Size(head) == 5);
+  SHOULD(PyBytes_Check(PyTuple_GetItem(head, 0)) && PyBytes_Check(PyTuple_GetItem(head, 1)));
+  PyObject *timeout = PyTuple_GetItem(head, 3);
+  SHOULD(timeout == Py_None || PyFloat_Check(timeout));
+  server->streams[slot].opened = true;
+}
+
 /* What a call hears comes in the right order, and nothing comes after its end. */
 static void heed_one(Server *server, int kind, int id, PyObject *value) {
   SHOULD(id > 0 && id % 2 == 1);
@@ -125,12 +133,17 @@ static void heed_one(Server *server, int kind, int id, PyObject *value) {
     return;
   }
   SHOULD(!server->streams[slot].closed);
-  SHOULD(kind == OPENED || kind == REFUSED || kind == CLOSED || server->streams[slot].opened);
+  SHOULD(kind == OPENED || kind == REQUEST || kind == REFUSED || kind == CLOSED ||
+         server->streams[slot].opened);
   switch (kind) {
+    case REQUEST:
+      SHOULD(PyTuple_Size(value) == 2 && PyBytes_Check(PyTuple_GetItem(value, 1)));
+      heed_opened(server, slot, PyTuple_GetItem(value, 0));
+      server->streams[slot].ended = true;
+      speak(server, id, slot);
+      break;
     case OPENED:
-      SHOULD(!server->streams[slot].opened && PyTuple_Size(value) == 5);
-      SHOULD(PyBytes_Check(PyTuple_GetItem(value, 0)) && PyBytes_Check(PyTuple_GetItem(value, 1)));
-      server->streams[slot].opened = true;
+      heed_opened(server, slot, value);
       if (draw(server, 4) == 0) speak(server, id, slot);
       break;
     case MESSAGE:

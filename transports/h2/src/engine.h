@@ -15,7 +15,7 @@ extern Nghttp2 nghttp2;
 /* Fills nghttp2 from the system's library. Returns NULL, or why that failed. */
 const char *load_nghttp2(void);
 
-enum { OPENED, MESSAGE, ENDED, REFUSED, CLOSED };
+enum { OPENED, MESSAGE, ENDED, REFUSED, CLOSED, REQUEST };
 
 /* gRPC status codes that are decided here. */
 enum { RESOURCE_EXHAUSTED = 8, INTERNAL = 13 };
@@ -56,7 +56,7 @@ typedef struct Stream {
   struct Stream *next, *previous;
   int32_t id;
 
-  /* The request's headers that matter, bytes or NULL. */
+  /* The request's headers that matter: bytes, seconds as a float for the timeout, or NULL. */
   PyObject *path, *method, *content_type, *timeout, *encoding;
   size_t header_bytes;
   /* Which pseudo headers came, and whether anything else did after which none may come. */
@@ -88,6 +88,10 @@ typedef struct {
   PyObject_HEAD
   nghttp2_session *session;
   PyObject *events;
+  /* The call that was opened last, and its first message, while nothing was told of them: a request
+   * that comes as one is told as one. */
+  Stream *opening;
+  PyObject *first;
   Stream *streams;
   size_t max_message, max_headers, max_buffered, max_unread;
   /* Bytes of requests that are not finished or not taken, and of answers that are not read. */
@@ -121,6 +125,8 @@ int request_malformed(Session *self, Stream *stream);
 
 /* session.c */
 int session_event(Session *self, int kind, int32_t id, PyObject *value);
+int session_request(Session *self, Stream *stream);
+int session_tell_opened(Session *self);
 int session_refuse(Session *self, Stream *stream, int code, const char *text);
 nghttp2_session *session_open(Session *self, uint32_t max_streams, uint32_t window);
 ssize_t session_read_message(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t room,

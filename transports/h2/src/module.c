@@ -23,7 +23,8 @@ static int execute(PyObject *module) {
     const char *name;
     int value;
   } kinds[] = {
-    {"OPENED", OPENED}, {"MESSAGE", MESSAGE}, {"ENDED", ENDED}, {"REFUSED", REFUSED}, {"CLOSED", CLOSED},
+    {"OPENED", OPENED},   {"MESSAGE", MESSAGE}, {"ENDED", ENDED},
+    {"REFUSED", REFUSED}, {"CLOSED", CLOSED},   {"REQUEST", REQUEST},
   };
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
     if (PyModule_AddIntConstant(module, kinds[i].name, kinds[i].value) < 0) return -1;

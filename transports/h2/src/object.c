@@ -1,4 +1,10 @@
+#include <stdlib.h>
+#include <string.h>
+
 #include "engine.h"
+
+/* More than one turn of the event loop sends, but for a frame that is larger by itself. */
+enum { SEND_ROOM = 96 * 1024 };
 
 static PyObject *failed(int code) {
   if (!PyErr_Occurred()) PyErr_Format(PyExc_ConnectionError, "%s", nghttp2.strerror(code));
@@ -42,6 +48,7 @@ static void free_session(PyObject *object) {
   PyTypeObject *type = Py_TYPE(object);
   drop_calls(self);
   Py_XDECREF(self->events);
+  Py_XDECREF(self->first);
   freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
   release(object);
   Py_DECREF(type);
@@ -49,6 +56,7 @@ static void free_session(PyObject *object) {
 
 /* The events so far; the session begins a new list. */
 static PyObject *take_events(Session *self) {
+  if (session_tell_opened(self) < 0) return NULL;
   PyObject *events = self->events, *fresh = PyList_New(0);
   if (fresh == NULL) return NULL;
   self->events = fresh;
@@ -92,52 +100,51 @@ static PyObject *events(PyObject *object, PyObject *unused) {
   return take_events((Session *)object);
 }
 
+/* What is put together to be sent. One is kept for the next time; whoever needs another meanwhile,
+ * which only the collection of garbage can bring about, makes its own. */
+static struct Room {
+  uint8_t *bytes;
+  size_t size;
+} spare;
+
+static bool make_room(struct Room *room, size_t size) {
+  if (size <= room->size) return true;
+  size = size < SEND_ROOM ? SEND_ROOM : size;
+  uint8_t *bytes = realloc(room->bytes, size);
+  if (bytes == NULL) return false;
+  *room = (struct Room){bytes, size};
+  return true;
+}
+
 /* Frames are collected up to about `limit` bytes, one system call's worth. */
 static PyObject *send(PyObject *object, PyObject *argument) {
   Session *self = (Session *)object;
   Py_ssize_t limit = PyLong_AsSsize_t(argument), total = 0;
   if ((limit == -1 && PyErr_Occurred()) || !begin_work(self)) return NULL;
-  PyObject *parts = NULL, *single = NULL;
+  struct Room room = spare;
+  spare = (struct Room){NULL, 0};
+  PyObject *sent = NULL;
   while (total < limit && !self->broken) {
     const uint8_t *frame;
     self->busy = true;
     ssize_t size = nghttp2.session_mem_send(self->session, &frame);
     self->busy = false;
-    if (size < 0) {
+    if (size == 0) break;
+    if (size < 0 || !make_room(&room, (size_t)(total + size))) {
       /* What follows would not fit to what was lost. */
       self->broken = true;
-      Py_XDECREF(parts), Py_XDECREF(single);
-      return failed((int)size);
+      sent = size < 0 ? failed((int)size) : PyErr_NoMemory();
+      goto done;
     }
-    if (size == 0) break;
-    PyObject *part = PyBytes_FromStringAndSize((const char *)frame, size);
-    if (part == NULL) goto error;
+    memcpy(room.bytes + total, frame, (size_t)size);
     total += size;
-    if (single == NULL) {
-      single = part;
-      continue;
-    }
-    if (parts == NULL && ((parts = PyList_New(0)) == NULL || PyList_Append(parts, single) < 0)) {
-      Py_DECREF(part);
-      goto error;
-    }
-    int appended = PyList_Append(parts, part);
-    Py_DECREF(part);
-    if (appended < 0) goto error;
   }
-  if (single == NULL) return PyBytes_FromStringAndSize(NULL, 0);
-  if (parts == NULL) return single;
-  Py_DECREF(single);
-  PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
-  PyObject *joined = empty ? PyObject_CallMethod(empty, "join", "O", parts) : NULL;
-  Py_XDECREF(empty);
-  Py_DECREF(parts);
-  if (joined == NULL) self->broken = true;
-  return joined;
-error:
-  self->broken = true;
-  Py_XDECREF(parts), Py_XDECREF(single);
-  return NULL;
+  sent = PyBytes_FromStringAndSize((const char *)room.bytes, total);
+  if (sent == NULL) self->broken = true;
+done:
+  free(spare.bytes);
+  spare = room;
+  return sent;
 }
 
 static Stream *find(Session *self, int id) {

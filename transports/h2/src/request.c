@@ -62,6 +62,19 @@ static PyObject **slot_of(Stream *stream, const uint8_t *name, size_t size) {
   return NULL;
 }
 
+/* Seconds as a float; negative if the value is malformed. */
+static PyObject *seconds_of(const uint8_t *value, size_t size) {
+  static const char units[] = "HMSmun";
+  static const double seconds[] = {3600, 60, 1, 1e-3, 1e-6, 1e-9};
+  const char *unit = size > 1 && size <= 9 ? memchr(units, value[size - 1], sizeof units - 1) : NULL;
+  double count = 0;
+  for (size_t i = 0; unit != NULL && i < size - 1; i++) {
+    if (value[i] < '0' || value[i] > '9') unit = NULL;
+    count = count * 10 + (value[i] - '0');
+  }
+  return PyFloat_FromDouble(unit != NULL ? count * seconds[unit - units] : -1);
+}
+
 /* Notes one header. Breaches are noted too and answered when the headers are complete. */
 int request_field(Session *self, Stream *stream, const uint8_t *name, size_t name_size,
                   const uint8_t *value, size_t value_size) {
@@ -72,7 +85,9 @@ int request_field(Session *self, Stream *stream, const uint8_t *name, size_t nam
   if (stream->opened || stream->malformed) return 0;
   PyObject **slot = slot_of(stream, name, name_size);
   if (slot == NULL) return 0;
-  PyObject *copy = PyBytes_FromStringAndSize((const char *)value, (Py_ssize_t)value_size);
+  PyObject *copy = slot == &stream->timeout
+                     ? seconds_of(value, value_size)
+                     : PyBytes_FromStringAndSize((const char *)value, (Py_ssize_t)value_size);
   if (copy == NULL) return -1;
   Py_XDECREF(*slot);
   *slot = copy;

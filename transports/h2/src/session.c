@@ -11,22 +11,56 @@ enum {
   MAX_CONTINUATIONS = 8,
 };
 
-int session_event(Session *self, int kind, int32_t id, PyObject *value) {
-  PyObject *event = Py_BuildValue("iiO", kind, (int)id, value != NULL ? value : Py_None);
+static int append(Session *self, int kind, int32_t id, PyObject *value) {
+  if (value == NULL) return -1;
+  PyObject *event = Py_BuildValue("iiN", kind, (int)id, value);
   if (event == NULL) return -1;
   int result = PyList_Append(self->events, event);
   Py_DECREF(event);
   return result;
 }
 
+static PyObject *or_none(PyObject *value) { return value != NULL ? value : Py_None; }
+
+static PyObject *head_of(const Stream *stream) {
+  return Py_BuildValue("OOOOO", or_none(stream->path), or_none(stream->method),
+                       or_none(stream->content_type), or_none(stream->timeout),
+                       or_none(stream->encoding));
+}
+
+/* What could have become one event is told in parts. */
+int session_tell_opened(Session *self) {
+  Stream *stream = self->opening;
+  PyObject *first = self->first;
+  self->opening = NULL;
+  self->first = NULL;
+  if (stream == NULL) return 0;
+  int result = append(self, OPENED, stream->id, head_of(stream));
+  if (first != NULL && result == 0) return append(self, MESSAGE, stream->id, first);
+  Py_XDECREF(first);
+  return result;
+}
+
+/* Steals the value; NULL is an error that was raised before. */
+int session_event(Session *self, int kind, int32_t id, PyObject *value) {
+  if (session_tell_opened(self) == 0) return append(self, kind, id, value);
+  Py_XDECREF(value);
+  return -1;
+}
+
+/* The end of a request that was opened and brought one message just before. */
+int session_request(Session *self, Stream *stream) {
+  PyObject *message = self->first;
+  self->opening = NULL;
+  self->first = NULL;
+  stream_took(self, stream, (size_t)PyBytes_Size(message));
+  return append(self, REQUEST, stream->id, Py_BuildValue("NN", head_of(stream), message));
+}
+
 int session_refuse(Session *self, Stream *stream, int code, const char *text) {
   stream->ignored = true;
   stream_drop_body(self, stream);
-  PyObject *value = Py_BuildValue("is", code, text);
-  if (value == NULL) return -1;
-  int result = session_event(self, REFUSED, stream->id, value);
-  Py_DECREF(value);
-  return result;
+  return session_event(self, REFUSED, stream->id, Py_BuildValue("is", code, text));
 }
 
 static Stream *stream_of(Session *self, int32_t id) {
@@ -55,21 +89,15 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
            : 0;
 }
 
-static PyObject *or_none(PyObject *value) { return value != NULL ? value : Py_None; }
-
 static int open_stream(Session *self, Stream *stream) {
   stream->opened = true;
   if (stream->header_bytes > self->max_headers)
     return session_refuse(self, stream, RESOURCE_EXHAUSTED, "the request's metadata is too large");
   if (all_calls > MAX_ALL_CALLS && self->calls > FAIR_CALLS)
     return session_refuse(self, stream, RESOURCE_EXHAUSTED, "too many calls are open");
-  PyObject *value =
-    Py_BuildValue("OOOOO", or_none(stream->path), or_none(stream->method),
-                  or_none(stream->content_type), or_none(stream->timeout), or_none(stream->encoding));
-  if (value == NULL) return -1;
-  int result = session_event(self, OPENED, stream->id, value);
-  Py_DECREF(value);
-  return result;
+  if (session_tell_opened(self) < 0) return -1;
+  self->opening = stream;
+  return 0;
 }
 
 /* A request's first headers, or the trailers that end it. */
@@ -162,11 +190,8 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
   Stream *stream = stream_of(self, id);
   if (stream == NULL) return 0;
   int result = 0;
-  if (stream->opened && !stream->quiet) {
-    PyObject *value = PyLong_FromUnsignedLong(code);
-    result = value == NULL ? -1 : session_event(self, CLOSED, id, value);
-    Py_XDECREF(value);
-  }
+  if (stream->opened && !stream->quiet)
+    result = session_event(self, CLOSED, id, PyLong_FromUnsignedLong(code));
   /* nghttp2 keeps its stream if this fails, and must not lead back here. */
   nghttp2.session_set_stream_user_data(session, id, NULL);
   stream_free(self, stream);

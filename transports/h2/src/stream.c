@@ -44,6 +44,10 @@ void stream_free(Session *self, Stream *stream) {
   if (stream->previous != NULL) stream->previous->next = stream->next;
   else self->streams = stream->next;
   if (stream->next != NULL) stream->next->previous = stream->previous;
+  if (self->opening == stream) {
+    self->opening = NULL;
+    Py_CLEAR(self->first);
+  }
   stream_drop_body(self, stream);
   unbuffer(self, stream->unread_bytes + stream->unread * MESSAGE_COST);
   stream->offset = 0;
@@ -93,9 +97,10 @@ static int complete(Session *self, Stream *stream) {
   all_buffered += stream->body_size + MESSAGE_COST;
   stream_drop_body(self, stream);
   stream->prefix_size = 0;
-  int result = session_event(self, MESSAGE, stream->id, message);
-  Py_DECREF(message);
-  return result;
+  if (self->opening != stream || self->first != NULL)
+    return session_event(self, MESSAGE, stream->id, message);
+  self->first = message;
+  return 0;
 }
 
 /* The call has taken a message of that size. */
@@ -158,7 +163,8 @@ int stream_end(Session *self, Stream *stream) {
   if (stream->ignored) return 0;
   if (stream->prefix_size > 0)
     return session_refuse(self, stream, INTERNAL, "the request ends inside a message");
-  return session_event(self, ENDED, stream->id, NULL);
+  if (self->opening == stream && self->first != NULL) return session_request(self, stream);
+  return session_event(self, ENDED, stream->id, Py_NewRef(Py_None));
 }
 
 int stream_queue(Session *self, Stream *stream, PyObject *message) {
