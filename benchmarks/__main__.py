@@ -28,6 +28,7 @@ from benchmarks import (
     unary,
     xid,
 )
+from benchmarks.peer import ratios
 from benchmarks.processes import Failed, LoadClient, stopping
 from benchmarks.report import MISSED, Figure, as_json, table
 from benchmarks.workbench import Workbench
@@ -45,6 +46,7 @@ BENCHMARKS: dict[str, Callable[[Workbench], list[Figure]]] = {
     "limits": limits.run_memory,
     "sizing": sizing.run,
     "growth": memory.run_growth,
+    "peer": ratios.run,
 }
 
 _LOG_LINES = 20
@@ -68,7 +70,8 @@ def main(quick: bool, only: tuple[str, ...], json_file: Path | None) -> None:
     for name, run in BENCHMARKS.items():
         if not only or name in only:
             figures += _run(run, quick=quick)
-    click.echo(f"\n{table(figures)}")
+    for beside in dict.fromkeys(figure.beside for figure in figures):
+        click.echo(f"\n{table(f for f in figures if f.beside == beside)}")
     if json_file is not None:
         facts = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "quick": quick}
         facts["machine"] = platform_line()

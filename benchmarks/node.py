@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.processes import DeviceServer, LoadClient
+from typing import Protocol
+
+from benchmarks.processes import LoadClient
 from device_api_core._proto import gpu_pb2, provider_pb2
 
 GPUS = 8
@@ -17,7 +19,13 @@ UPDATE = "/nvidia.device.v1alpha1.ProviderService/UpdateGpuCondition"
 _NAMES = [f"gpu-{number:08x}-5b1c-4e0f-9a36-7d2f8c4e1b05" for number in range(MOST_GPUS)]
 
 
-def populate(load: LoadClient, server: DeviceServer, gpus: int = GPUS) -> None:
+class Writable(Protocol):
+    """A server that takes providers' calls."""
+
+    provider_target: str
+
+
+def populate(load: LoadClient, server: Writable, gpus: int = GPUS) -> None:
     """Register GPUs with four conditions each."""
     for number, name in enumerate(_NAMES[:gpus]):
         load.ask("once", target=server.provider_target, method=REGISTER, request=_register(number))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 OK, MISSED, UNJUDGED = "ok", "MISSED", ""
+AIM = "ok, aim reached"
+PEER = "Go peer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class Figure:
     ratio: tuple[float, float, float] | None = None
     goal: str = ""
     verdict: str = UNJUDGED
+    beside: str = "bare"
+    """What ``bare`` is measured of."""
 
 
 def paired(
@@ -62,6 +66,37 @@ def single(
     )
 
 
+def against(
+    name: str,
+    unit: str,
+    server: Sequence[float],
+    peer: Sequence[float],
+    goals: tuple[float, float] | None,
+    *,
+    at_least: bool = False,
+) -> Figure:
+    """A figure beside the Go peer. ``goals`` for the ratio are what must be reached and what is
+    aimed at; with ``at_least`` more is better."""
+    plain = paired(name, unit, server, peer)
+    assert plain.ratio is not None
+    if goals is None:
+        return replace(plain, beside=PEER)
+    sign = ">=" if at_least else "<="
+    must, aim = goals
+    verdict = _grade(plain.ratio[0], must, aim, at_least=at_least)
+    goal = f"ratio {sign} {must:g}, aim {aim:g}"
+    return replace(plain, goal=goal, verdict=verdict, beside=PEER)
+
+
+def reached(
+    name: str, unit: str, server: float, must: float, aim: float, peer: float | None = None
+) -> Figure:
+    """A figure with goals of its own, whatever the peer's is."""
+    goal = f"<= {must:g} {unit}".rstrip() + (f", aim {aim:g}" if aim != must else "")
+    verdict = _grade(server, must, aim)
+    return Figure(name, unit, server, peer, goal=goal, verdict=verdict, beside=PEER)
+
+
 def quantile(values: Sequence[float], percent: int) -> float:
     """The value that ``percent`` of all are below."""
     ordered = sorted(values)
@@ -70,7 +105,9 @@ def quantile(values: Sequence[float], percent: int) -> float:
 
 def table(figures: Iterable[Figure]) -> str:
     """A Markdown table that is as readable as text."""
-    rows = [("figure", "server", "bare", "ratio (quartiles)", "goal", ""), *map(_row, figures)]
+    figures = list(figures)
+    beside = figures[0].beside if figures else "bare"
+    rows = [("figure", "server", beside, "ratio (quartiles)", "goal", ""), *map(_row, figures)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
     return "\n".join(
@@ -96,6 +133,14 @@ def _row(figure: Figure) -> tuple[str, ...]:
 
 def _short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _grade(value: float, must: float, aim: float, *, at_least: bool = False) -> str:
+    if at_least:
+        value, must, aim = -value, -must, -aim
+    if value > must:
+        return MISSED
+    return AIM if value <= aim else OK
 
 
 def _verdict(value: float, limit: float) -> str:
