@@ -22,6 +22,7 @@ from device_api_transport_h2.status import (
     trailers_of,
     trailers,
 )
+from device_api_transport_h2.turn import Turn
 
 if TYPE_CHECKING:
     from device_api_core.server.transport import Method
@@ -61,8 +62,11 @@ class Connection(asyncio.BufferedProtocol):
     # Of all connections: what was read is dealt with before the next is.
     _buffer = memoryview(bytearray(READ_BYTES))
 
-    def __init__(self, routes: Mapping[bytes, Route], ended: Callable[[Connection], None]) -> None:
+    def __init__(
+        self, routes: Mapping[bytes, Route], turn: Turn, ended: Callable[[Connection], None]
+    ) -> None:
         self._routes = routes
+        self._turn = turn
         self._ended = ended
         self._session = _engine.Session(
             max_message_bytes=MAX_MESSAGE_BYTES,
@@ -294,7 +298,7 @@ class Connection(asyncio.BufferedProtocol):
         """Send at the end of this turn of the loop, all calls' words at once."""
         if not self._flush_due:
             self._flush_due = True
-            self._loop.call_soon(self._flush)
+            self._turn.end_with(self._flush)
 
     def _flush(self) -> None:
         self._flush_due = False

@@ -15,6 +15,7 @@ from device_api_core.server.sockets import SocketClaim
 from device_api_core.server.transport import Face
 from device_api_transport_h2.connection import Connection
 from device_api_transport_h2.routes import Route, routes
+from device_api_transport_h2.turn import Turn
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class H2Listening:
         self._servers: list[asyncio.Server] = []
         # In the order of their coming.
         self._connections: dict[Connection, None] = {}
+        self._turn = Turn()
         self._stopping = False
         self._quiet = asyncio.Event()
         self.tcp_port = 0
@@ -151,7 +153,7 @@ class H2Listening:
     def _connection(self) -> asyncio.BaseProtocol:
         if len(self._connections) >= MAX_CONNECTIONS and not self._make_room():
             return _Turned()
-        connection = Connection(self._routes, self._ended)
+        connection = Connection(self._routes, self._turn, self._ended)
         self._connections[connection] = None
         return connection
 
