@@ -89,10 +89,10 @@ def against(
 
 
 def reached(
-    name: str, unit: str, server: float, must: float, aim: float, peer: float | None = None
+    name: str, unit: str, server: float, must: float, aim: float | None, peer: float | None = None
 ) -> Figure:
     """A figure with goals of its own, whatever the peer's is."""
-    goal = f"<= {must:g} {unit}".rstrip() + (f", aim {aim:g}" if aim != must else "")
+    goal = f"<= {must:g} {unit}".rstrip() + ("" if aim is None else f", aim {aim:g}")
     verdict = _grade(server, must, aim)
     return Figure(name, unit, server, peer, goal=goal, verdict=verdict, beside=PEER)
 
@@ -135,12 +135,13 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _grade(value: float, must: float, aim: float, *, at_least: bool = False) -> str:
-    if at_least:
-        value, must, aim = -value, -must, -aim
-    if value > must:
+def _grade(value: float, must: float, aim: float | None, *, at_least: bool = False) -> str:
+    def holds(goal: float) -> bool:
+        return value >= goal if at_least else value <= goal
+
+    if not holds(must):
         return MISSED
-    return AIM if value <= aim else OK
+    return AIM if aim is not None and holds(aim) else OK
 
 
 def _verdict(value: float, limit: float) -> str:

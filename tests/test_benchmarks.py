@@ -1,11 +1,14 @@
 """The benchmarks still run; what they measure is nobody's business here."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from benchmarks.report import against
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,3 +51,24 @@ def test_an_unknown_benchmark_is_refused():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "growth" in done.stderr
+
+
+def test_without_go_the_peer_is_left_out_with_the_command_that_installs_it(tmp_path):
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--only", "peer"]
+    environment = {**os.environ, "PATH": str(tmp_path)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "apt install golang-go" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ratio", "at_least", "verdict"),
+    [(0.5, False, "MISSED"), (0.4, False, "ok"), (0.2, False, "ok, aim reached")]
+    + [(0.1, True, "MISSED"), (0.3, True, "ok"), (0.4, True, "ok, aim reached")],
+)
+def test_a_ratio_is_held_against_both_goals(ratio, at_least, verdict):
+    goals = (0.2, 0.4) if at_least else (0.4, 0.2)
+    figure = against("x", "us", [ratio], [1.0], goals, at_least=at_least)
+    assert figure.verdict == verdict

@@ -185,7 +185,7 @@ def _delivery(pair: Pair, watchers: int) -> list[Figure]:
         for side in (pair.server, pair.peer)
     ]
     return [
-        reached(f"{what}, {watchers:,} watchers", "", mine, 0, 0, theirs)
+        reached(f"{what}, {watchers:,} watchers", "", mine, 0, None, theirs)
         for what, mine, theirs in (
             ("events lost", found[0]["lost"], found[1]["lost"]),
             ("watchers left stale", found[0]["stale"], found[1]["stale"]),
@@ -227,7 +227,7 @@ def _growth(pair: Pair) -> Figure:
     pair.load.ask("calls", count=WARM_UP, connections=CONNECTIONS, **target)
     before = pair.server.rss_mib
     pair.load.ask("calls", count=updates, connections=CONNECTIONS, **target)
-    growth = max(pair.server.rss_mib - before, 0.0)
+    growth = pair.server.rss_mib - before
     return reached(f"RSS growth over {updates:,} updates", "MiB", growth, 1.0, 0.3)
 
 

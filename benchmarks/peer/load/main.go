@@ -42,13 +42,11 @@ type command struct {
 	Each        int
 	PerSecond   float64 `json:"per_second"`
 	ReadsPerSec float64 `json:"reads_per_second"`
-	Answers     [][]byte
 }
 
 type load struct {
 	connections map[string][]*grpc.ClientConn
 	watchers    map[string]*watchers
-	stalled     []net.Conn
 }
 
 type result map[string]interface{}
@@ -98,8 +96,6 @@ func (l *load) obey(c command) (result, error) {
 		return l.propagate(c)
 	case "deliver":
 		return l.deliver(c)
-	case "stall":
-		return l.stall(c)
 	case "unwatch":
 		return l.unwatch(c)
 	case "first_answer":

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -177,21 +175,6 @@ func (s *stream) shows(state [][]byte) bool {
 	return true
 }
 
-// Clients that ask for a watch, say how much they take, and read nothing.
-func (l *load) stall(c command) (result, error) {
-	for number := 0; number < c.Count; number++ {
-		connection, err := net.Dial("unix", strings.TrimPrefix(c.Target, "unix:"))
-		if err != nil {
-			return nil, err
-		}
-		l.stalled = append(l.stalled, connection)
-		if _, err := connection.Write(c.Requests[0]); err != nil {
-			return nil, err
-		}
-	}
-	return result{}, nil
-}
-
 func (l *load) unwatch(c command) (result, error) {
 	l.watchers[c.Target].cancel()
 	delete(l.watchers, c.Target)
@@ -199,9 +182,5 @@ func (l *load) unwatch(c command) (result, error) {
 		connection.Close()
 	}
 	delete(l.connections, c.Target+" watches")
-	for _, connection := range l.stalled {
-		connection.Close()
-	}
-	l.stalled = nil
 	return result{}, nil
 }

@@ -19,8 +19,8 @@ from device_api_transport_h2.status import (
     Trailers,
     code_name,
     http_refusal,
-    trailers_of,
     trailers,
+    trailers_of,
 )
 from device_api_transport_h2.turn import Turn
 

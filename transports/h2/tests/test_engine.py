@@ -14,7 +14,7 @@ from device_api_transport_h2 import _engine
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame
 from raw import CANCEL, PREFACE, grpc_frame, headers_of
 
-OPENED, MESSAGE, ENDED, REFUSED, CLOSED = range(5)
+OPENED, MESSAGE, ENDED, REFUSED, CLOSED, REQUEST = range(6)
 LIMITS = {
     "max_message_bytes": 4 * 1024 * 1024,
     "max_header_bytes": 16 * 1024,
@@ -167,6 +167,69 @@ def test_who_hoards_does_not_shut_out_the_modest():
     assert modest.session.reply(1, b"x" * 100)
     modest.say(modest.open(3), *body(3, grpc_frame(b"x"), end=True))
     assert modest.session.reply(3, b"before the first is read")
+
+
+HEAD = (b"/t.S/Echo", b"POST", b"application/grpc", None, None)
+
+
+def test_a_request_that_comes_at_once_is_one_event_and_counts_as_taken(peer):
+    frames = (peer.open(1), *body(1, grpc_frame(b"all"), end=True))
+    events = peer.session.receive(b"".join(frame.serialize() for frame in frames))
+    assert events == [(REQUEST, 1, (HEAD, b"all"))]
+    assert _engine.held() == (1, 0, 0)
+    peer.session.reply(1, b"")
+    assert peer.say() == []
+
+
+def test_requests_that_come_interleaved_are_told_in_order_and_whole(peer):
+    first, second = peer.open(1), peer.open(3)
+    frames = (
+        *(first, *body(1, grpc_frame(b"one"))),
+        *(second, *body(3, grpc_frame(b"two"), end=True)),
+        *body(1, b"", end=True),
+    )
+    events = peer.session.receive(b"".join(frame.serialize() for frame in frames))
+    assert events == [
+        (OPENED, 1, HEAD),
+        (MESSAGE, 1, b"one"),
+        (REQUEST, 3, (HEAD, b"two")),
+        (ENDED, 1, None),
+    ]
+
+
+def test_two_messages_at_once_are_told_one_by_one(peer):
+    frames = (peer.open(1), *body(1, grpc_frame(b"a") + grpc_frame(b"b"), end=True))
+    events = peer.session.receive(b"".join(frame.serialize() for frame in frames))
+    assert kinds(events) == [OPENED, MESSAGE, MESSAGE, ENDED]
+
+
+def test_a_request_that_is_cut_off_in_the_same_breath_is_told_and_forgotten(peer):
+    frames = (peer.open(1), *body(1, grpc_frame(b"half")), RstStreamFrame(1, CANCEL))
+    events = peer.session.receive(b"".join(frame.serialize() for frame in frames))
+    assert events == [(OPENED, 1, HEAD), (MESSAGE, 1, b"half"), (CLOSED, 1, CANCEL)]
+
+
+def test_a_message_that_is_cut_off_by_a_broken_frame_is_told_and_given_back(peer):
+    frames = (peer.open(1), *body(1, grpc_frame(b"half")))
+    broken = HeadersFrame(3, b"\xff" * 16, flags=["END_HEADERS"]).serialize()
+    events = peer.session.receive(b"".join(frame.serialize() for frame in frames) + broken)
+    assert kinds(events)[:2] == [OPENED, MESSAGE]
+    assert _engine.held()[1] > 0
+    peer.session.close()
+    assert _engine.held() == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1S", 1), ("99999999n", 0.099999999), ("2H", 7_200), ("5M", 300), ("7m", 0.007), ("3u", 3e-6)]
+    + [(bad, -1) for bad in ("", "S", "1", "1s", "-1S", "123456789S", "1 S", "1SS")],
+)
+def test_a_timeout_is_seconds_and_negative_if_it_is_malformed(peer, text, seconds):
+    fields = [*headers_of("/t.S/Echo"), ("grpc-timeout", text)]
+    block = hpack.Encoder().encode(fields)
+    [(kind, _stream, head)] = peer.say(HeadersFrame(1, block, flags=["END_HEADERS"]))
+    assert kind == OPENED
+    assert head[3] == pytest.approx(seconds)
 
 
 def resident_bytes():
