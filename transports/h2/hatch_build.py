@@ -21,7 +21,7 @@ MISSING_HEADERS = (
     f"device-api-transport-h2 needs Python's C headers, and {HEADERS} has none. Install them "
     "(Debian and Ubuntu: apt install python3-dev; Fedora and RHEL: dnf install python3-devel)."
 )
-SOURCES = ["answer", "library", "module", "object", "request", "session", "stream"]
+SOURCES = ["answer", "call", "library", "module", "object", "request", "session", "stream"]
 
 
 class CompileEngine(BuildHookInterface):  # type: ignore[type-arg]

@@ -105,6 +105,16 @@ typedef struct {
 
 /* object.c */
 extern PyType_Spec session_type;
+PyObject *session_failed(int code);
+
+/* call.c: methods of Session, described in _engine.pyi. */
+PyObject *call_message(PyObject *object, PyObject *args);
+PyObject *call_queued(PyObject *object, PyObject *stream);
+PyObject *call_reply(PyObject *object, PyObject *args);
+PyObject *call_finish(PyObject *object, PyObject *args);
+PyObject *call_took(PyObject *object, PyObject *args);
+PyObject *call_reset(PyObject *object, PyObject *args);
+bool call_is_crowded(const Session *self);
 
 /* stream.c */
 Stream *stream_new(Session *self, int32_t id);

@@ -6,7 +6,7 @@
 /* More than one turn of the event loop sends, but for a frame that is larger by itself. */
 enum { SEND_ROOM = 96 * 1024 };
 
-static PyObject *failed(int code) {
+PyObject *session_failed(int code) {
   if (!PyErr_Occurred()) PyErr_Format(PyExc_ConnectionError, "%s", nghttp2.strerror(code));
   return NULL;
 }
@@ -91,7 +91,7 @@ static PyObject *receive(PyObject *object, PyObject *data) {
   ssize_t taken = nghttp2.session_mem_recv(self->session, view.buf, (size_t)view.len);
   self->busy = false;
   PyBuffer_Release(&view);
-  if (taken < 0) return failed((int)taken);
+  if (taken < 0) return session_failed((int)taken);
   return take_events(self);
 }
 
@@ -133,7 +133,7 @@ static PyObject *send(PyObject *object, PyObject *argument) {
     if (size < 0 || !make_room(&room, (size_t)(total + size))) {
       /* What follows would not fit to what was lost. */
       self->broken = true;
-      sent = size < 0 ? failed((int)size) : PyErr_NoMemory();
+      sent = size < 0 ? session_failed((int)size) : PyErr_NoMemory();
       goto done;
     }
     memcpy(room.bytes + total, frame, (size_t)size);
@@ -147,129 +147,6 @@ done:
   return sent;
 }
 
-static Stream *find(Session *self, int id) {
-  if (self->session == NULL) return NULL;
-  return nghttp2.session_get_stream_user_data(self->session, id);
-}
-
-static int resume(Session *self, Stream *stream) {
-  if (!stream->deferred) return 0;
-  stream->deferred = false;
-  return nghttp2.session_resume_data(self->session, stream->id);
-}
-
-/* The prefix has four bytes for the size. */
-static bool fits(PyObject *bytes) {
-  if ((size_t)PyBytes_Size(bytes) <= UINT32_MAX) return true;
-  PyErr_SetString(PyExc_OverflowError, "a message is larger than gRPC can carry");
-  return false;
-}
-
-static bool is_crowded(const Session *self) {
-  return self->unread > self->max_unread ||
-         (all_unread > MAX_ALL_BYTES && self->unread > FAIR_BYTES);
-}
-
-/* Queues a message; returns the bytes that wait on the stream now, or -1 if it is gone. */
-static PyObject *message(PyObject *object, PyObject *args) {
-  Session *self = (Session *)object;
-  int id, code;
-  PyObject *bytes;
-  if (!PyArg_ParseTuple(args, "iS", &id, &bytes)) return NULL;
-  Stream *stream = find(self, id);
-  if (stream == NULL || stream->finished) return PyLong_FromLong(-1);
-  if (!fits(bytes)) return NULL;
-  if (stream_queue(self, stream, bytes) < 0) return NULL;
-  code = stream->answered ? resume(self, stream) : answer_begin(self, stream, NULL, NULL);
-  if (code != 0) return failed(code);
-  return PyLong_FromSize_t(stream->queued);
-}
-
-static PyObject *queued(PyObject *object, PyObject *argument) {
-  Stream *stream = find((Session *)object, (int)PyLong_AsLong(argument));
-  if (PyErr_Occurred()) return NULL;
-  return stream == NULL ? PyLong_FromLong(-1) : PyLong_FromSize_t(stream->queued);
-}
-
-/* A whole answer: one message and status 0. Its end is not told. False if the
- * client has too many answers to read already. */
-static PyObject *reply(PyObject *object, PyObject *args) {
-  Session *self = (Session *)object;
-  int id, code;
-  PyObject *bytes;
-  if (!PyArg_ParseTuple(args, "iS", &id, &bytes)) return NULL;
-  Stream *stream = find(self, id);
-  if (stream == NULL || stream->answered) Py_RETURN_TRUE;
-  if (!fits(bytes)) return NULL;
-  if (is_crowded(self)) Py_RETURN_FALSE;
-  if (stream_queue(self, stream, bytes) < 0) return NULL;
-  stream->finished = stream->quiet = true;
-  if ((code = answer_begin(self, stream, NULL, NULL)) != 0) return failed(code);
-  Py_RETURN_TRUE;
-}
-
-/* Ends the answer. Queued messages are sent before, unless `drop` says that they do not matter. */
-static PyObject *finish(PyObject *object, PyObject *args) {
-  Session *self = (Session *)object;
-  int id, code, drop = 0;
-  PyObject *trailers;
-  const char *status = NULL;
-  if (!PyArg_ParseTuple(args, "iO|pz", &id, &trailers, &drop, &status)) return NULL;
-  if (!PyTuple_Check(trailers)) {
-    PyErr_SetString(PyExc_TypeError, "trailers must be a tuple");
-    return NULL;
-  }
-  if (answer_check(self, trailers) < 0) return NULL;
-  Stream *stream = find(self, id);
-  if (stream == NULL || stream->finished) Py_RETURN_NONE;
-  stream->ignored = true;
-  stream_drop_body(self, stream);
-  if (drop) stream_drop_queue(self, stream);
-  if (!stream->answered) {
-    code = answer_begin(self, stream, status, trailers);
-  } else {
-    stream->finished = true;
-    stream->trailers = Py_NewRef(trailers);
-    if (stream->first == NULL) {
-      /* At once: the peer's window, which holds data back, does not hold trailers. */
-      stream->trailed = true;
-      code = answer_trailers(self->session, stream);
-    } else {
-      code = resume(self, stream);
-    }
-  }
-  return code != 0 ? failed(code) : Py_NewRef(Py_None);
-}
-
-/* The call has taken a message of so many bytes: the peer may send more. */
-static PyObject *took(PyObject *object, PyObject *args) {
-  Session *self = (Session *)object;
-  int id;
-  Py_ssize_t bytes;
-  if (!PyArg_ParseTuple(args, "in", &id, &bytes)) return NULL;
-  Stream *stream = find(self, id);
-  if (stream == NULL || stream->unread == 0) Py_RETURN_NONE;
-  if (bytes < 0 || (size_t)bytes > stream->unread_bytes) {
-    PyErr_SetString(PyExc_ValueError, "no message of that size waits to be taken");
-    return NULL;
-  }
-  stream_took(self, stream, (size_t)bytes);
-  if (stream->withheld == 0 || stream->unread > READ_AHEAD) Py_RETURN_NONE;
-  int code = nghttp2.session_consume_stream(self->session, id, stream->withheld);
-  stream->withheld = 0;
-  return code != 0 ? failed(code) : Py_NewRef(Py_None);
-}
-
-static PyObject *reset(PyObject *object, PyObject *args) {
-  Session *self = (Session *)object;
-  int id;
-  unsigned int error;
-  if (!PyArg_ParseTuple(args, "iI", &id, &error)) return NULL;
-  if (find(self, id) == NULL) Py_RETURN_NONE;
-  int code = nghttp2.submit_rst_stream(self->session, 0, id, error);
-  return code != 0 ? failed(code) : Py_NewRef(Py_None);
-}
-
 /* No new calls: first a warning that costs nobody a call, then, with `last`, the final word. */
 static PyObject *go_away(PyObject *object, PyObject *argument) {
   nghttp2_session *session = ((Session *)object)->session;
@@ -280,12 +157,12 @@ static PyObject *go_away(PyObject *object, PyObject *argument) {
                                           nghttp2.session_get_last_proc_stream_id(session),
                                           NGHTTP2_NO_ERROR, NULL, 0)
                   : nghttp2.submit_shutdown_notice(session);
-  return code != 0 ? failed(code) : Py_NewRef(Py_None);
+  return code != 0 ? session_failed(code) : Py_NewRef(Py_None);
 }
 
 static PyObject *get_crowded(PyObject *object, void *closure) {
   (void)closure;
-  return PyBool_FromLong(is_crowded((Session *)object));
+  return PyBool_FromLong(call_is_crowded((Session *)object));
 }
 
 static PyObject *get_alive(PyObject *object, void *closure) {
@@ -296,12 +173,17 @@ static PyObject *get_alive(PyObject *object, void *closure) {
 }
 
 static PyMethodDef methods[] = {
-  {"receive", receive, METH_O, NULL},     {"events", events, METH_NOARGS, NULL},
+  {"receive", receive, METH_O, NULL},
+  {"events", events, METH_NOARGS, NULL},
   {"send", send, METH_O, NULL},
-  {"message", message, METH_VARARGS, NULL}, {"queued", queued, METH_O, NULL},
-  {"reply", reply, METH_VARARGS, NULL},   {"finish", finish, METH_VARARGS, NULL},
-  {"took", took, METH_VARARGS, NULL},     {"reset", reset, METH_VARARGS, NULL},
-  {"go_away", go_away, METH_O, NULL},     {"close", close_session, METH_NOARGS, NULL},
+  {"message", call_message, METH_VARARGS, NULL},
+  {"queued", call_queued, METH_O, NULL},
+  {"reply", call_reply, METH_VARARGS, NULL},
+  {"finish", call_finish, METH_VARARGS, NULL},
+  {"took", call_took, METH_VARARGS, NULL},
+  {"reset", call_reset, METH_VARARGS, NULL},
+  {"go_away", go_away, METH_O, NULL},
+  {"close", close_session, METH_NOARGS, NULL},
   {NULL, NULL, 0, NULL},
 };
 
