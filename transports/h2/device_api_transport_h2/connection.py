@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from device_api_core.errors import DeviceApiError
-from device_api_core.server.transport import Exchange, ServerStream, Unary
 from device_api_core.validation import MAX_MESSAGE_BYTES
 from device_api_transport_h2 import _engine
-from device_api_transport_h2.calls import Call, ExchangeCall, UnaryCall, WatchCall
+from device_api_transport_h2.calls import WatchCall
+from device_api_transport_h2.dispatch import Calls
 from device_api_transport_h2.routes import Route
-from device_api_transport_h2.status import (
-    UNCOMPRESSED_ONLY,
-    UNREAD,
-    Trailers,
-    code_name,
-    http_refusal,
-    trailers,
-    trailers_of,
-)
+from device_api_transport_h2.status import UNREAD, Trailers
 from device_api_transport_h2.turn import Turn
-
-if TYPE_CHECKING:
-    from device_api_core.server.transport import Method
 
 logger = logging.getLogger(__name__)
 
@@ -43,17 +31,9 @@ _WRITE_BYTES = 64 * 1024
 _GREETING_SECONDS = 10.0
 """In which a client must have said something, or it holds a place for nothing."""
 
-_TIMEOUT = 3
-"""Of the head of a request, the caller's deadline."""
 _STALLED_SECONDS = 30.0
 """In which a client must read something of what it was sent. That a call's answer waits for the
 client's window is no stall."""
-
-_CALLS: dict[type[Method], type[Call]] = {
-    Unary: UnaryCall,
-    ServerStream: WatchCall,
-    Exchange: ExchangeCall,
-}
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -65,7 +45,6 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(
         self, routes: Mapping[bytes, Route], turn: Turn, ended: Callable[[Connection], None]
     ) -> None:
-        self._routes = routes
         self._turn = turn
         self._ended = ended
         self._session = _engine.Session(
@@ -76,7 +55,7 @@ class Connection(asyncio.BufferedProtocol):
             max_streams=MAX_STREAMS,
             window_bytes=WINDOW_BYTES,
         )
-        self._calls: dict[int, Call] = {}
+        self._calls = Calls(self, routes)
         self._hungry: dict[WatchCall, None] = {}
         self._loop = asyncio.get_running_loop()
         self._flush_due = False
@@ -86,14 +65,6 @@ class Connection(asyncio.BufferedProtocol):
         # Who says nothing, or reads nothing.
         self._overdue = self._loop.call_later(_GREETING_SECONDS, self.cut)
         self._transport: asyncio.Transport
-        self._handlers: tuple[Callable[[int, Any], None], ...] = (
-            self._on_opened,
-            self._on_message,
-            self._on_ended,
-            self._on_refused,
-            self._on_closed,
-            self._on_request,
-        )
 
     # --- from the socket
 
@@ -117,7 +88,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         # All that is said meanwhile is sent at the end.
         self._flush_due = True
-        self._heed(events)
+        self._calls.heed(events)
         self._flush()
 
     def eof_received(self) -> None:
@@ -126,9 +97,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._overdue.cancel()
         self._ended(self)
-        for call in tuple(self._calls.values()):
-            call.closed()
-        self._calls.clear()
+        self._calls.close()
         self._hungry.clear()
         self._session.close()
         self._wake_writers()
@@ -152,8 +121,7 @@ class Connection(asyncio.BufferedProtocol):
         """A whole answer, after which the call is forgotten."""
         if not self._session.reply(stream, message):
             self._session.finish(stream, UNREAD)
-        if (call := self._calls.pop(stream, None)) is not None:
-            call.closed()
+        self._calls.forget(stream)
         self._flush_soon()
 
     def message(self, stream: int, message: bytes) -> int:
@@ -165,15 +133,18 @@ class Connection(asyncio.BufferedProtocol):
         """The bytes that wait on the stream, -1 if it is gone."""
         return self._session.queued(stream)
 
-    def finish(self, stream: int, ending: Trailers, *, drop: bool = False) -> None:
-        self._session.finish(stream, ending, drop)
+    def finish(
+        self, stream: int, ending: Trailers, *, drop: bool = False, status: str | None = None
+    ) -> None:
+        """End the answer; with ``drop`` what is queued is not sent. ``status`` is HTTP's, for a
+        request that is not gRPC."""
+        self._session.finish(stream, ending, drop, status)
         self._flush_soon()
 
     def refuse(self, stream: int, ending: Trailers) -> None:
         """End a call whose request breaks a rule, and heed nothing more of it."""
         self.finish(stream, ending, drop=True)
-        if (call := self._calls.pop(stream, None)) is not None:
-            call.closed()
+        self._calls.forget(stream)
 
     def reset(self, stream: int, error: int) -> None:
         self._session.reset(stream, error)
@@ -205,12 +176,12 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def idle(self) -> bool:
         """Whether the client has said something, and has no calls."""
-        return self._greeted and not self._calls
+        return self._greeted and self._calls.idle
 
     @property
     def tasks(self) -> list[asyncio.Task[Any]]:
         """Of the calls that wait for something."""
-        return [call.task for call in self._calls.values() if call.task is not None]
+        return self._calls.tasks
 
     def go_away(self, *, last: bool) -> None:
         """Ask the client for no new calls; with ``last`` refuse them."""
@@ -220,77 +191,6 @@ class Connection(asyncio.BufferedProtocol):
     def cut(self) -> None:
         """End it now."""
         self._transport.abort()
-
-    # --- what the session heard
-
-    def _heed(self, events: Iterable[_engine.Event]) -> None:
-        for kind, stream, value in events:
-            self._handlers[kind](stream, value)
-
-    def _on_request(self, stream: int, value: Any) -> None:
-        head, message = value
-        route = self._route(stream, head)
-        if route is None:
-            return
-        if not isinstance(route.method, Unary):
-            call = self._open(stream, route, head)
-            call.message(message)
-            call.ended()
-            return
-        answer = route.answer(message)
-        try:
-            waited = answer.send(None)
-        except StopIteration as stop:
-            self.reply(stream, stop.value)
-        except DeviceApiError as error:
-            self.finish(stream, trailers_of(error))
-        else:
-            self._open(stream, route, head).wait(answer, waited)
-
-    def _on_opened(self, stream: int, head: Any) -> None:
-        if (route := self._route(stream, head)) is not None:
-            self._open(stream, route, head)
-
-    def _open(self, stream: int, route: Route, head: Any) -> Any:
-        call = self._calls[stream] = _CALLS[type(route.method)](self, stream, route)
-        if (seconds := head[_TIMEOUT]) is not None:
-            call.end_within(seconds)
-        return call
-
-    def _route(self, stream: int, head: Any) -> Route | None:
-        """Where a request goes; ``None`` if it was refused."""
-        path, method, content_type, timeout, encoding = head
-        if (status := http_refusal(method, content_type)) is not None:
-            self._session.finish(stream, (), False, status)
-            return None
-        route = self._routes.get(path)
-        if route is None:
-            text = f"there is no method {path.decode(errors='replace')[:128]}"
-            self._session.finish(stream, trailers("UNIMPLEMENTED", text))
-            return None
-        if encoding not in {None, b"identity"}:
-            self._session.finish(stream, UNCOMPRESSED_ONLY)
-            return None
-        if timeout is not None and timeout < 0:
-            self._session.finish(stream, trailers("INTERNAL", "grpc-timeout is malformed"))
-            return None
-        return route
-
-    def _on_message(self, stream: int, data: Any) -> None:
-        if (call := self._calls.get(stream)) is not None:
-            call.message(data)
-
-    def _on_ended(self, stream: int, _value: Any) -> None:
-        if (call := self._calls.get(stream)) is not None:
-            call.ended()
-
-    def _on_refused(self, stream: int, value: Any) -> None:
-        code, text = value
-        self.refuse(stream, trailers(code_name(code), text))
-
-    def _on_closed(self, stream: int, _value: Any) -> None:
-        if (call := self._calls.pop(stream, None)) is not None:
-            call.closed()
 
     # --- to the socket
 
@@ -310,7 +210,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._wake_writers()
                 if len(data) < _WRITE_BYTES:
                     break
-            self._heed(self._session.events())
+            self._calls.heed(self._session.events())
         except (ConnectionError, MemoryError) as error:
             self._break(error)
             return

@@ -1,16 +1,21 @@
-"""Routes: which method a path names, and where its calls are recorded."""
+"""Routes: which method a request is for, and where its calls are recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from device_api_core.errors import DeviceApiError
 from device_api_core.metrics import Calls, Metrics
 from device_api_core.server.transport import Method, Unary, count_stream, recorded
+from device_api_transport_h2.status import UNCOMPRESSED_ONLY, Trailers, http_refusal, trailers
 
 Result = TypeVar("Result")
+
+Head = tuple[bytes, bytes, bytes | None, float | None, bytes | None]
+"""Of a request, as the engine tells it: path, HTTP method, content-type, seconds to the caller's
+deadline, encoding of the messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +49,28 @@ def routes(methods: Iterable[Method], metrics: Metrics) -> dict[bytes, Route]:
         f"/{m.service}/{m.name}".encode(): Route(m, metrics.calls(m.service, m.name, m.kind))
         for m in methods
     }
+
+
+class Refused(Exception):
+    """A request is for no route. ``status`` is HTTP's, for one that is not gRPC."""
+
+    def __init__(self, ending: Trailers, status: str | None = None) -> None:
+        super().__init__(ending, status)
+        self.trailers = ending
+        self.status = status
+
+
+def route_of(head: Head, table: Mapping[bytes, Route]) -> Route:
+    """The route of a request. Raises :class:`Refused`."""
+    path, method, content_type, timeout, encoding = head
+    if (status := http_refusal(method, content_type)) is not None:
+        raise Refused((), status)
+    route = table.get(path)
+    if route is None:
+        text = f"there is no method {path.decode(errors='replace')[:128]}"
+        raise Refused(trailers("UNIMPLEMENTED", text))
+    if encoding not in {None, b"identity"}:
+        raise Refused(UNCOMPRESSED_ONLY)
+    if timeout is not None and timeout < 0:
+        raise Refused(trailers("INTERNAL", "grpc-timeout is malformed"))
+    return route
