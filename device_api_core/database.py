@@ -42,6 +42,8 @@ _DISK_FAULTS = frozenset(
     }
 )
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+# The last one when SQLite quotes from a damaged file what is no text.
+_UNREADABLE = (Damaged, sqlite3.Error, UnicodeDecodeError)
 
 
 class Database:
@@ -94,7 +96,7 @@ class Database:
             return Contents()
         try:
             contents = self._read(now)
-        except (Damaged, OSError, sqlite3.Error) as error:
+        except (OSError, *_UNREADABLE) as error:
             ceiling = self._salvaged_ceiling()
             with suppress(OSError):
                 # On a read-only disk it stays where it is; the first write tries again.
@@ -115,7 +117,8 @@ class Database:
         if the file is new or the last write failed.
 
         Raises:
-            OSError, sqlite3.Error: it may or may not be on the disk; the next write repairs it.
+            OSError, sqlite3.Error, UnicodeDecodeError: it may or may not be on the disk; the next
+                write repairs it.
         """
         try:
             if self._connection is None or _identity(self.path) != self._own:
@@ -224,7 +227,7 @@ class Database:
         try:
             with closing(self._connect("mode=ro")) as connection:
                 return rows.read_ceiling(connection)
-        except (Damaged, sqlite3.Error):
+        except _UNREADABLE:
             return 0
 
     def _set_aside(self, why: str) -> None:
@@ -251,6 +254,8 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]
 
 
 def _code(error: Exception) -> int:
+    if isinstance(error, UnicodeDecodeError):
+        return sqlite3.SQLITE_CORRUPT
     # Errors of the module itself, such as text that is not UTF-8, have no code.
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 

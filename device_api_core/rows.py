@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -188,7 +189,23 @@ def _is_ours(connection: sqlite3.Connection) -> bool:
     if number != FORMAT:
         age = "a newer" if number > FORMAT else "an older"
         raise Damaged(f"it is of format {number}, which is {age} server's; this one has {FORMAT}")
+    _check_schema(connection)
     return True
+
+
+def _check_schema(connection: sqlite3.Connection) -> None:
+    """SQLite's own check overlooks an index of a table that is not there, and the next write would
+    make the file unreadable."""
+    with closing(sqlite3.connect(":memory:")) as fresh:
+        create(fresh)
+        for kind, name, *_ in sorted(_schema(fresh) - _schema(connection)):
+            raise Damaged(f"its {kind} {name} is not as this server makes it")
+
+
+def _schema(connection: sqlite3.Connection) -> set[tuple[str, ...]]:
+    # The table of versions may be one of an older server.
+    query = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name != 'version'"
+    return set(connection.execute(query))
 
 
 @dataclass(slots=True)

@@ -178,16 +178,33 @@ def flipped(path):
     path.write_bytes(bytes(data))
 
 
+def schema(path):
+    """SQLite complains of this by quoting it, in bytes that are no text."""
+    data = path.read_bytes()
+    assert b"CREATE TABLE boot" in data
+    path.write_bytes(data.replace(b"CREATE TABLE boot", b"CREATE TABL\xff boot"))
+
+
+def orphan(path):
+    """An index that has lost its table: SQLite does not mind until the table is written anew."""
+    data = path.read_bytes()
+    named = b"sqlite_autoindex_conditions_1conditions"
+    assert named in data
+    path.write_bytes(data.replace(named, named[:-1] + b"z"))
+
+
 DAMAGES = {
     "garbage": (lambda path: path.write_bytes(b"no database" * 1_000), 0, "not a database"),
     "a directory": (lambda path: path.unlink() or path.mkdir(), 0, "no file"),
     "a pipe": (lambda path: path.unlink() or os.mkfifo(path), 0, "no file"),
     "torn": (torn, None, ""),
     "a page of zeros": (flipped, None, ""),
+    "a schema that is no text": (schema, 0, "can't decode"),
+    "an index without a table": (orphan, 7, "sqlite_autoindex_conditions_1 is not as"),
     "foreign": (foreign, 0, "another program"),
     "newer": (lambda path: sql(path, f"PRAGMA user_version = {FORMAT + 1}"), 7, "newer"),
     "older": (lambda path: sql(path, "PRAGMA user_version = 0"), 7, "older"),
-    "a table less": (lambda path: sql(path, "DROP TABLE actions"), 7, "no such table"),
+    "a table less": (lambda path: sql(path, "DROP TABLE actions"), 7, "its index actions_of_gpu"),
     "a status": (lambda path: sql(path, "UPDATE conditions SET status = 'Bad'"), 7, "Bad"),
     "a name": (lambda path: sql(path, "UPDATE gpus SET name = '?' WHERE place = 1"), 7, "name"),
     "an owner": (lambda path: sql(path, "UPDATE OR IGNORE registrants SET gpu = 'x'"), 7, "x"),
@@ -292,6 +309,12 @@ def test_a_file_that_is_damaged_while_it_runs_is_replaced_from_memory(tmp_path, 
     database.close()
     (tmp_path / "state.db").write_bytes(b"no database" * 1_000)
     with pytest.raises(sqlite3.DatabaseError):
+        write(database, fault())
+    write(database, fault())
+    assert "was set aside" in database.take_notes()[0]
+    database.close()
+    schema(tmp_path / "state.db")
+    with pytest.raises(UnicodeDecodeError):
         write(database, fault())
     write(database, fault())
     assert "was set aside" in database.take_notes()[0]
