@@ -226,7 +226,8 @@ def read_file(path: str) -> dict[str, Any]:
             values = tomllib.load(file)
     except OSError as error:
         raise SettingsError(f"--config: cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    # What is no TOML is a ValueError, thousands of digits are too.
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"--config: {path} is not valid TOML: {error}") from error
     known = {f.name: f for f in fields(Settings)}
     for key, value in values.items():
@@ -242,7 +243,10 @@ def _checked(path: str, key: str, value: Any, default: Any) -> Any:
     if key == "providers":
         if not isinstance(value, dict) or not all(isinstance(v, dict) for v in value.values()):
             raise SettingsError(f"--config: {path}: providers must be tables [providers.NAME]")
-        return {name: _filled_in(f"{path}: [providers.{name}]", v) for name, v in value.items()}
+        try:
+            return {name: _filled_in(f"{path}: [providers.{name}]", v) for name, v in value.items()}
+        except RecursionError as error:
+            raise SettingsError(f"--config: {path}: providers are nested too deeply") from error
     if isinstance(default, tuple):
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
             raise SettingsError(f"--config: {path}: {key} must be a list of strings")

@@ -143,6 +143,13 @@ def test_numbers_sort_as_numbers_though_they_are_texts_in_json(sizes):
     assert by_name == tuple(gpus)
 
 
+def test_a_number_may_have_thousands_of_digits():
+    serials = ["7", "1" + "0" * 5_000, "0008", "2" + "0" * 5_000]
+    gpus = [Gpu(ObjectMeta(f"gpu-{n}"), GpuSpec(serial=s)) for n, s in enumerate(serials)]
+    chosen = Selection(sort_by=parse_path(".spec.serial")).of(gpus)
+    assert [gpu.spec.serial for gpu in chosen] == [serials[n] for n in (0, 2, 1, 3)]
+
+
 def test_what_a_provider_wrote_cannot_move_the_cursor():
     assert one_line("a\x1b[2Jb\n c\x9b") == "a\ufffd[2Jb c\ufffd"
 

@@ -163,6 +163,10 @@ def test_a_quoted_key_may_contain_dots_and_either_quote_will_do():
         ("{.metadata name}", 'a "}" should end', 11),
         ("{.a, .b}", 'a "}" should end', 3),
         ("{.a|b}", 'a "}" should end', 3),
+        ("{[" + "1" * 5_000 + "]}", 'a "]" should end', 42),
+        ("{[?(@.a==" + "1" * 5_000 + ")]}", "a path is missing", 9),
+        ("{" + "[?(" * 999, "more than 32 are nested", 97),
+        ("{range @}" * 999, "more than 32 are nested", 288),
     ],
 )
 def test_a_bad_template_says_what_is_wrong_and_where(template, why, at):

@@ -86,7 +86,8 @@ def test_a_status_of_another_vocabulary_is_unknown_and_never_good():
 
 
 @pytest.mark.parametrize(
-    ("number", "text", "version"), [(5, "", 5), (0, "6", 6), (0, "opaque", 0), (0, "", 0)]
+    ("number", "text", "version"),
+    [(5, "", 5), (0, "6", 6), (0, "opaque", 0), (0, "", 0), (0, "9" * 5_000, 0)],
 )
 def test_the_version_is_read_from_either_place(number, text, version):
     meta = gpu_pb2.ObjectMeta(name="gpu-a", resource_version=text)

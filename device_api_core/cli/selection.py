@@ -16,7 +16,7 @@ from device_api_core.client.convert import gpu_as_json
 from device_api_core.resources import ConditionStatus, Gpu
 
 _TERM = re.compile(r"\s*((?:[^=!,\[]|\[[^\]]*\])+?)\s*(==|!=|=)([^,]*)(?:,|$)")
-_DIGITS = re.compile(r"(\d+)")
+_DIGITS = re.compile(r"([0-9]+)")
 
 
 class PathType(click.ParamType[Path]):
@@ -136,4 +136,10 @@ def _natural(found: list[Any]) -> tuple[int, Any]:
     if isinstance(value, int | float):
         return 1, value
     parts = _DIGITS.split(as_text(value))
-    return 2, [int(part) if n % 2 else part for n, part in enumerate(parts)]
+    return 2, [_as_number(part) if n % 2 else part for n, part in enumerate(parts)]
+
+
+def _as_number(digits: str) -> tuple[int, str]:
+    # Sorts as the number does, which int() refuses to read from thousands of digits.
+    digits = digits.lstrip("0")
+    return len(digits), digits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from device_api_core._proto import gpu_pb2
@@ -9,6 +11,7 @@ from device_api_core.resources.meta import Condition, ConditionStatus, ObjectMet
 
 NANOS = 1_000_000_000
 
+_VERSION = re.compile(r"[0-9]{1,19}")
 _STATUSES = {status.value: status for status in ConditionStatus}
 
 
@@ -59,7 +62,7 @@ def condition_to_proto(condition: Condition) -> gpu_pb2.Condition:
 
 def parse_version(text: str) -> int:
     """A version as a number, 0 if it is none: to clients of other servers versions are opaque."""
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return int(text) if _VERSION.fullmatch(text) else 0
 
 
 def nanoseconds(stamp: Timestamp) -> int:

@@ -27,8 +27,8 @@ from device_api_core.cli.jsonpath.nodes import (
 _SPACE = re.compile(r"[ \t]*")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _NAME = re.compile(r"(?:[\w/:-]|\\.)+")
-_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?![\w.])")
-_SLICE = re.compile(r"(-?\d+)?(?::(-?\d+)?)?(?::(-?\d+)?)?")
+_NUMBER = re.compile(r"[+-]?\d{1,40}(?:\.\d+)?(?![\w.])")  # int() refuses thousands of digits
+_SLICE = re.compile(r"(-?\d{1,40})?(?::(-?\d{1,40})?)?(?::(-?\d{1,40})?)?")
 _OPERATOR = re.compile(r"[!<>=~&|]+")
 _QUOTED = re.compile(r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\"""")
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|[0-7]{3}|.)")
@@ -37,6 +37,7 @@ _ESCAPES |= {mark: mark for mark in "\\'\""}
 _KEPT = re.compile(r"\\(.)")
 _QUOTES = ("'", '"')
 _BARE = re.compile(r"[^{]+")
+_MAX_DEPTH = 32
 
 
 def parse_template(text: str) -> Template:
@@ -65,6 +66,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
+        self._filters = 0
 
     # --- the template
 
@@ -88,6 +90,7 @@ class _Parser:
         word = self._match(_WORD)
         if word == "range":
             self._skip()
+            self._limit(len(ranges), opened)
             ranges.append(_Open(opened, self._path()))
         elif word == "end":
             if len(ranges) == 1:
@@ -210,6 +213,8 @@ class _Parser:
 
     def _filter(self, opened: int) -> Filter:
         self._expect("(", 'a filter is written [?(@.field=="value")]: here "(" is missing')
+        self._filters += 1
+        self._limit(self._filters, opened)
         self._skip()
         left = self._operand()
         self._skip()
@@ -219,6 +224,7 @@ class _Parser:
         if right is not None and self._match(_OPERATOR) is not None:
             raise self._wrong("a filter makes one comparison; && and || are not known")
         self._expect(")", 'here a ")" should end the filter')
+        self._filters -= 1
         self._end_bracket(opened)
         return Filter(left, sign or "", right)
 
@@ -276,6 +282,10 @@ class _Parser:
 
     def _skip(self) -> None:
         self._match(_SPACE)
+
+    def _limit(self, depth: int, at: int) -> None:
+        if depth > _MAX_DEPTH:
+            raise self._wrong(f"more than {_MAX_DEPTH} are nested", at)
 
     def _wrong(self, why: str, at: int | None = None) -> BadTemplate:
         return BadTemplate(why, self._text, self._at if at is None else at)

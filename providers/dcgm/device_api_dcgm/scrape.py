@@ -26,6 +26,7 @@ from device_api_dcgm import __version__
 from device_api_dcgm.options import DcgmOptions, redacted
 
 _CHUNK_BYTES = 64 * 1024
+_LENGTH_DIGITS = 18  # int() refuses thousands of them
 _LOOK_SECONDS = 0.05
 _CUT_OFF = "the answer is cut off"
 _HEADERS = {
@@ -225,7 +226,7 @@ def _check_head(response: requests.Response, max_bytes: int) -> None:
             Failure.ANSWER, f"the answer is encoded ({coding[:40]!r}), which was not asked for"
         )
     length = response.headers.get("Content-Length", "")
-    if length.isdecimal() and int(length) > max_bytes:
+    if length.isdecimal() and (len(length) > _LENGTH_DIGITS or int(length) > max_bytes):
         raise ScrapeFailed(Failure.ANSWER, _too_long(max_bytes))
 
 
