@@ -27,7 +27,7 @@ locked = UV_CONSTRAINT=locks/$(1).txt UV_BUILD_CONSTRAINT=locks/default.txt
 say = @printf '==> %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
-.PHONY: help env serve test test-server fuzz-h2 lint fix code-gen build build-server clean prerequisites \
+.PHONY: help env serve test test-server chaos fuzz-h2 lint fix code-gen build build-server clean prerequisites \
   docs docs-serve lock audit image image-root image-test image-lock
 
 help:  ## Show this list
@@ -43,6 +43,11 @@ test: env  ## Run all tests (ARGS=... goes to pytest)
 test-server: env  ## Run the tests of the server only (ARGS=... goes to pytest)
 	$(call say,running the tests of the server)
 	@$(HATCH) run test tests $(ARGS)
+
+chaos: env  ## Kill, stop and slow everything and judge it (SEED=... SECONDS=60 TRANSPORT=h2)
+	$(call say,a storm of $(or $(SECONDS),60) s)
+	@.venv/bin/python tests/chaos/soak.py --seconds $(or $(SECONDS),60) $(SEED:%=--seed %) \
+	  $(TRANSPORT:%=--transport %) $(ARGS)
 
 fuzz-h2: env  ## Say to the h2 transport's engine what nobody should (SECONDS=60; needs clang)
 	$(call say,fuzzing for $(or $(SECONDS),60) s; findings go to .run/fuzz-h2)
