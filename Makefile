@@ -27,7 +27,7 @@ locked = UV_CONSTRAINT=locks/$(1).txt UV_BUILD_CONSTRAINT=locks/default.txt
 say = @printf '==> %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
-.PHONY: help env serve test test-server chaos fuzz-h2 lint fix code-gen build build-server clean prerequisites \
+.PHONY: help env serve test test-server chaos fuzz fuzz-h2 lint fix code-gen build build-server clean prerequisites \
   docs docs-serve lock audit image image-root image-test image-lock
 
 help:  ## Show this list
@@ -48,6 +48,10 @@ chaos: env  ## Kill, stop and slow everything and judge it (SEED=... SECONDS=60 
 	$(call say,a storm of $(or $(SECONDS),60) s)
 	@.venv/bin/python tests/chaos/soak.py --seconds $(or $(SECONDS),60) $(SEED:%=--seed %) \
 	  $(TRANSPORT:%=--transport %) $(ARGS)
+
+fuzz: env  ## Say to every parser and service what nobody should (SECONDS=60 TARGET=rpc)
+	$(call say,fuzzing for $(or $(SECONDS),60) s; findings go to .run/fuzz)
+	@.venv/bin/python tests/fuzz/fuzz.py --seconds $(or $(SECONDS),60) $(TARGET:%=--target %) $(ARGS)
 
 fuzz-h2: env  ## Say to the h2 transport's engine what nobody should (SECONDS=60; needs clang)
 	$(call say,fuzzing for $(or $(SECONDS),60) s; findings go to .run/fuzz-h2)
