@@ -28,7 +28,7 @@ say = @printf '==> %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
 .PHONY: help env serve test test-server chaos fuzz fuzz-h2 lint fix code-gen build build-server clean prerequisites \
-  docs docs-serve lock audit image image-root image-test image-lock
+  docs docs-serve lock audit image image-root image-test image-lock e2e
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -109,6 +109,13 @@ image-test: env  ## Run the image as the chart runs it, under runc, as root
 	  printf '==> %s\n' "$$image"; \
 	  DEVICE_API_IMAGE="$$image" .venv/bin/pytest -q tests/image $(ARGS); \
 	done
+
+# The cluster is built once, outside the checkout, and lives in namespaces of its own: tests/e2e/run.
+e2e: env  ## Run the image and the chart on a real cluster, as root (or on E2E_KUBECONFIG=...)
+	@[ -n "$$E2E_KUBECONFIG" ] || tests/e2e/programs > /dev/null
+	@[ -n "$$E2E_KUBECONFIG$$DEVICE_API_IMAGE" ] || $(MAKE) --no-print-directory image VARIANT=all
+	$(call say,running on a real cluster)
+	@tests/e2e/run .venv/bin/pytest -q $(ARGS)
 
 image-lock: env  ## Choose the versions of what the image holds from PyPI anew
 	$(call say,choosing versions)

@@ -1,12 +1,11 @@
 """What the pages tell people to type, and to put into their values, works."""
 
 import re
-import shlex
 from pathlib import Path
 
-import helm_python as helm
 import pytest
 import yaml
+from printed import blocks, helm_commands
 from rendering import CHART, render
 
 ROOT = CHART.parents[1]
@@ -16,50 +15,22 @@ PAGES = [
     ROOT / "docs/operations/fleet.md",
     CHART / "README.md",
 ]
-BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+COMMANDS = [(page, command) for page in PAGES for command in helm_commands(page)]
 
 
-def blocks(page, language):
-    found = BLOCK.findall(page.read_text(encoding="utf-8"))
-    return [text for name, text in found if name == language]
-
-
-def helm_commands():
-    for page in PAGES:
-        for text in blocks(page, "bash"):
-            for line in text.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
-                if words[:2] in (["helm", "install"], ["helm", "upgrade"]):
-                    yield pytest.param(words[2:], id=f"{page.name}: {line.strip()[:70]}")
-
-
-@pytest.mark.parametrize("words", list(helm_commands()))
-def test_a_printed_helm_command_renders(words):
-    name, chart, *flags = words
-    assert (ROOT / chart).samefile(CHART)
-    values = {}
-    while flags:
-        flag = flags.pop(0)
-        if flag == "--set":
-            helm_set(values, flags.pop(0))
-        else:
-            assert flag in ("--namespace", "--create-namespace", "--reuse-values")
-            if flag == "--namespace":
-                assert flags.pop(0) == "device-api"
-    assert render(values, name=name).only("DaemonSet")["metadata"]["name"] == "device-api-server"
-
-
-def helm_set(values, expression):
-    """Merge `--set` into values, as far as different keys at each level go."""
-    for key, value in helm.parse_set_string(expression).items():
-        if isinstance(value, dict):
-            values.setdefault(key, {}).update(value)
-        else:
-            values[key] = value
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(command, id=f"{page.name}: {str(command)[:70]}") for page, command in COMMANDS],
+)
+def test_a_printed_helm_command_renders(command):
+    assert (ROOT / command.chart).samefile(CHART)
+    assert command.namespace in ("", "device-api")
+    rendered = render(command.values, name=command.name)
+    assert rendered.only("DaemonSet")["metadata"]["name"] == "device-api-server"
 
 
 def test_the_quick_start_is_printed():
-    commands = {" ".join(each.values[0]) for each in helm_commands()}
+    commands = {str(command) for _, command in COMMANDS}
     plain = "device-api-server ./charts/device-api-server --namespace device-api --create-namespace"
     assert {plain, f"{plain} --set nvml.enabled=true"} <= commands
 
