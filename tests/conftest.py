@@ -23,6 +23,19 @@ settings.register_profile("thorough", max_examples=2_000, stateful_step_count=10
 settings.load_profile("brief")
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "once(reason): not tried again on another transport")
+
+
+def pytest_collection_modifyitems(config, items):
+    """On another transport leave out what it makes no difference to, or does not offer."""
+    if os.environ.get("DEVICE_API_TRANSPORT", "grpcio") == "grpcio":
+        return
+    left_out = [item for item in items if item.get_closest_marker("once")]
+    items[:] = [item for item in items if item not in set(left_out)]
+    config.hook.pytest_deselected(items=left_out)
+
+
 class _Selector(selectors.DefaultSelector):
     """Moves a clock where another one would wait."""
 

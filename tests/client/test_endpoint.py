@@ -26,6 +26,8 @@ from device_api_core.client.retry import NO_RETRY, Attempts, Backoff
 from device_api_core.client.stopping import Stop
 from device_api_core.resources import Condition, ConditionStatus, GpuStatus
 
+pytestmark = pytest.mark.once("its servers are grpcio's own")
+
 QUICK = Options(timeout_seconds=SECONDS, retry=RetryPolicy(3, 0.001, 0.01))
 
 

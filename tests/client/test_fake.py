@@ -16,6 +16,8 @@ from device_api_core.client.errors import (
 from device_api_core.client.fake import FakeClientset, FakeNode, gpu
 from device_api_core.resources import ConditionStatus, Object, ObjectMeta
 
+pytestmark = pytest.mark.once("it is about the fake server")
+
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 

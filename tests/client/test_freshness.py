@@ -21,6 +21,8 @@ from device_api_core.client.options import (
 )
 from device_api_core.client.retry import RetryPolicy
 
+pytestmark = pytest.mark.once("it is about the fake server")
+
 
 class Timeline:
     """A server, a client and a probe. Time is the number of steps; each change of the server is one

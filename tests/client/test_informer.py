@@ -20,6 +20,8 @@ from device_api_core.client.fake import FakeClientset, FakeNode, gpu
 from device_api_core.client.store import Change
 from device_api_core.resources import ConditionStatus, Gpu, ObjectMeta
 
+pytestmark = pytest.mark.once("it is about the fake server")
+
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 

@@ -19,6 +19,8 @@ from device_api_core.client.fake import FakeAsyncClientset, FakeClientset, FakeN
 from device_api_core.client.fake.aio import FakeAsyncCaller
 from device_api_core.resources import ConditionStatus, Gpu
 
+pytestmark = pytest.mark.once("it is about the fake server")
+
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 

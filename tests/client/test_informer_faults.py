@@ -19,6 +19,8 @@ from device_api_core.client.fake.clientset import FakeCaller
 from device_api_core.client.watch import Watch
 from device_api_core.resources import ConditionStatus, Gpu
 
+pytestmark = pytest.mark.once("it is about the fake server")
+
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 

@@ -13,6 +13,8 @@ from device_api_core import client
 from device_api_core.client import errors, fake
 from device_api_core.client.fake import FakeServer, gpu
 
+pytestmark = pytest.mark.once("it is about the fake server")
+
 PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 

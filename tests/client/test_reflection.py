@@ -7,6 +7,7 @@ import asyncio
 from typing import Any
 
 import grpc
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import ACTIONS, Action, ScriptedServer, Witness
@@ -30,6 +31,8 @@ from device_api_core.client.stopping import Stop
 from device_api_core.client.store import Store
 from device_api_core.client.watch import EventType
 from device_api_core.resources import Gpu, ObjectMeta
+
+pytestmark = pytest.mark.once("its servers are scripts")
 
 SCRIPTS = st.lists(ACTIONS, max_size=60)
 

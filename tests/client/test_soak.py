@@ -19,6 +19,8 @@ from device_api_core.client.errors import LimitExceeded, Unavailable
 from device_api_core.client.fake import FakeClientset, FakeNode, gpu
 from device_api_core.resources import Gpu
 
+pytestmark = pytest.mark.once("it is about the fake server")
+
 NAMES = [f"gpu-{i}" for i in range(8)]
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "5"))
 """Five are 10,000 changes, a day of one every nine seconds."""

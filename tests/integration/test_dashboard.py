@@ -15,6 +15,8 @@ from process import Server
 from scraping import CHART, Prometheus, scraped
 from wire import Api
 
+pytestmark = pytest.mark.once("Prometheus reads pages, which no transport serves")
+
 DASHBOARD = json.loads((CHART / "dashboards" / "device-api-server.json").read_text("utf-8"))
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "images" / "dashboard.svg"
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]

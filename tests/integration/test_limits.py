@@ -25,6 +25,10 @@ from wire import METHODS, Api, condition, reason_of
 from device_api_core.server.connections import Patrol, connections
 from device_api_core.server.limits import Limiter
 
+pytestmark = pytest.mark.once(
+    "the limits of calls and connections are grpcio's; transports/h2/tests has the others"
+)
+
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 GREEDY = Path(__file__).parent / "support" / "greedy.py"
 LIST = METHODS["ListGpus"]

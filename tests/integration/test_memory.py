@@ -29,6 +29,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from disk import Fault, FaultyDisk
 
+pytestmark = pytest.mark.once(
+    "it is about the disk; a transport carries the answers that wait for it as any others"
+)
+
 Start = Callable[..., Server]
 TRUE, FALSE = ConditionStatus.TRUE, ConditionStatus.FALSE
 

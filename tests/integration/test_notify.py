@@ -3,6 +3,10 @@
 import signal
 import socket
 
+import pytest
+
+pytestmark = pytest.mark.once("it is about systemd")
+
 
 def test_the_server_is_ready_when_it_serves_alive_while_it_lives_and_says_when_it_stops(
     start, directory

@@ -12,6 +12,8 @@ from wire import condition, status_of
 
 from device_api_core._proto import admin_pb2
 
+pytestmark = pytest.mark.once("it is about plugins; test_sink_conformance.py has their calls")
+
 Start = Callable[..., Server]
 
 HOOK = """

@@ -277,6 +277,7 @@ def test_a_port_in_use_stops_the_start(start: Start, flag: str) -> None:
     assert not server.provider_socket.exists()
 
 
+@pytest.mark.once("it names its transport")
 @pytest.mark.parametrize("address", [":0", "localhost:0", "[::]:0", "0.0.0.0:0"])
 def test_a_tcp_address_may_be_spelt_in_several_ways(start: Start, address: str) -> None:
     # Beyond loopback only grpcio serves.
@@ -287,6 +288,7 @@ def test_a_tcp_address_may_be_spelt_in_several_ways(start: Start, address: str) 
     assert server.stop() == 0
 
 
+@pytest.mark.once("it names its transport")
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999"])
 def test_a_malformed_tcp_address_stops_the_start(start: Start, address: str) -> None:
     server = start("--transport=grpcio", f"--grpc-address={address}")

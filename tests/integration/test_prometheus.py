@@ -13,6 +13,8 @@ from scraping import CHART, JOB, Prometheus, Scraped, impatient, scraped
 
 from device_api_core.resources import ConditionStatus
 
+pytestmark = pytest.mark.once("Prometheus reads pages, which no transport serves")
+
 PROGRAM = str(Path(sys.executable).with_name("device-api"))
 ROOT = Path(__file__).resolve().parents[2]
 RUNBOOKS = ROOT / "docs" / "runbooks"

@@ -10,6 +10,8 @@ from process import PROGRAM, Server, environment
 
 from device_api_core import __version__
 
+pytestmark = pytest.mark.once("settings are read before a transport begins")
+
 Start = Callable[..., Server]
 
 

@@ -19,6 +19,8 @@ from wire import condition
 from device_api_core._proto import gpu_pb2
 from device_api_core.server.statusz import MAX_VIEWERS
 
+pytestmark = pytest.mark.once("no transport serves pages")
+
 HOSTILE = "</script><img src=x onerror=alert(1)>\n\nevent: gpus\ndata: []\n\n\u2028\u202e"
 
 

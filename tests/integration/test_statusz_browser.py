@@ -12,6 +12,8 @@ from wire import Api, condition
 
 from device_api_core._proto import gpu_pb2
 
+pytestmark = pytest.mark.once("no transport serves pages")
+
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "images"
 WIDE, PHONE = (1280, 800), (390, 844)
 SHOWN = "document.querySelectorAll('#gpus tbody tr').length === {} && {}"

@@ -15,6 +15,8 @@ from device_api_core.daemon import Tuning
 from device_api_core.errors import InvalidArgument, LimitExceeded, NotFound, SinkClosed
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec, GpuStatus
 
+pytestmark = pytest.mark.once("it is about plugins; test_sink_conformance.py has their calls")
+
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 TUNING = Tuning(first_pause_seconds=0.05)
 

@@ -28,6 +28,8 @@ from device_api_core.daemon import Tuning
 from device_api_core.resources import Condition, Gpu
 from device_api_core.testing.nodes import ThreadNode
 
+pytestmark = pytest.mark.once("it is about three sources; test_sink_conformance.py has their calls")
+
 ROOT = Path(__file__).parents[2]
 GPUS = 3
 SECONDS = 30.0
