@@ -370,6 +370,8 @@ def test_garbage_that_is_collected_meanwhile_cannot_use_it(peer):
     # Free lists are used up, so that events are allocated and collections are due.
     kept = [tuple(range(size)) for size in (2, 3, 5) for _ in range(4_000)]
     threshold = gc.get_threshold()
+    # Objects from Python's free lists, which this empties, begin no collection.
+    gc.collect()
     gc.callbacks.append(on_collection)
     gc.set_threshold(1)
     try:
