@@ -11,41 +11,19 @@ import pytest
 from cluster import NODE
 from gpu_node import GPUS, RESOURCE
 from kubectl import APPLICATION
-from polling import eventually
+from node_consumer import (
+    faults,
+    gpu_of,
+    wait_for_ready,
+    wait_until_all_ready,
+    wait_until_listed_again,
+)
+from polling import SECONDS, eventually
 from rendering import render
 
 pytestmark = pytest.mark.timeout(600)
 
 DATABASE = Path("/var/lib/device-api/state.db")
-SECONDS = 120  # The kubelet takes up to a minute to let an ended pod go.
-
-
-def gpu_of(informer, index):
-    """The GPU with that index, as the informer knows it."""
-    (found,) = (gpu for gpu in informer.lister.list() if gpu.spec.index == index)
-    return found
-
-
-def wait_for_ready(informer, index, status):
-    what = f"GPU {index} is {status}"
-    eventually(lambda: gpu_of(informer, index).ready == status, SECONDS, what)
-
-
-def wait_until_all_ready(informer):
-    def all_are():
-        gpus = informer.lister.list()
-        return len(gpus) == GPUS and all(gpu.ready == "True" for gpu in gpus)
-
-    eventually(all_are, SECONDS, f"{GPUS} GPUs are ready")
-
-
-def faults(gpu):
-    """What is False on it: by whom, why and since when."""
-    return {
-        (each.type, each.provider_id, each.reason, each.last_transition_time)
-        for each in gpu.status.conditions
-        if each.status == "False"
-    }
 
 
 def restarts(pod):
@@ -123,11 +101,12 @@ def test_upgrade_and_rollback_keep_a_consumer_converging(
     own_node.breaks(2)
     wait_for_ready(informer, 2, "False")
     stopwatch("XID 79: not ready at the consumer")
-    told = faults(gpu_of(informer, 2))
+    told, listed = faults(gpu_of(informer, 2)), informer.progress.lists
     release.roll_back()
     assert uids(kubectl.pods()).isdisjoint(between)
     assert release.revision == revision + 2
     stopwatch("helm rollback, until the old configuration was ready")
+    wait_until_listed_again(informer, listed)
     wait_for_ready(informer, 0, "True")
     assert faults(gpu_of(informer, 2)) == told
     own_node.is_repaired(2)
@@ -169,12 +148,13 @@ def test_a_deleted_pod_comes_back_with_its_faults(own_node, kubectl, plugin, inf
     own_node.breaks(3)
     wait_for_ready(informer, 3, "False")
     own_node.wait_for_allocatable(GPUS - 1)
-    told = faults(gpu_of(informer, 3))
+    told, listed = faults(gpu_of(informer, 3)), informer.progress.lists
     (pod,) = kubectl.pods()
     stopwatch("(a fault)")
     kubectl("delete", "pod", pod["metadata"]["name"])
     kubectl.ready_pod(other_than=pod["metadata"]["uid"])
     stopwatch("kubectl delete pod, until the next one was ready")
+    wait_until_listed_again(informer, listed)
     wait_for_ready(informer, 0, "True")
     # Of the same moment: it was remembered, not found again.
     assert faults(gpu_of(informer, 3)) == told

@@ -8,7 +8,7 @@ from pathlib import Path
 from cluster import NODE, Cluster, Program
 from device_api_fake_nvml import FakeNode
 from device_api_fake_nvml.health import RecoveryAction
-from polling import eventually
+from polling import SECONDS, eventually
 
 DRIVER = Path("/run/nvidia/driver")
 LIBRARIES = "usr/lib64"
@@ -34,7 +34,7 @@ class GpuNode:
         self.driver.reset(gpu)
         self.driver.health.ask_for(gpu, RecoveryAction.NONE)
 
-    def wait_for_allocatable(self, count: int, seconds: float = 120) -> None:
+    def wait_for_allocatable(self, count: int, seconds: float = SECONDS) -> None:
         kubectl = self.cluster.kubectl
         eventually(
             lambda: kubectl.allocatable(NODE) == count, seconds, f"{count} GPUs are allocatable"

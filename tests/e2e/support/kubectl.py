@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from polling import eventually
+from polling import SECONDS, eventually
 
 Object = dict[str, Any]
 
@@ -23,7 +23,7 @@ class Kubectl:
         self.program = program
         self._command = [program, f"--kubeconfig={kubeconfig}", f"--namespace={namespace}"]
 
-    def __call__(self, *arguments: str, given: object = None, seconds: float = 120) -> str:
+    def __call__(self, *arguments: str, given: object = None, seconds: float = SECONDS) -> str:
         """What it prints. ``given`` is an object that it reads. Raises CalledProcessError."""
         return subprocess.run(
             [*self._command, *arguments],
@@ -43,7 +43,7 @@ class Kubectl:
         items: list[Object] = self.get("pods", f"--selector={selector}")["items"]
         return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
 
-    def ready_pod(self, *, other_than: str = "", seconds: float = 120) -> Object:
+    def ready_pod(self, *, other_than: str = "", seconds: float = SECONDS) -> Object:
         """The only pod of the DaemonSet, when it is ready and another one than that uid."""
 
         def found() -> Object | None:

@@ -9,6 +9,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+SECONDS = 120.0
+"""How long a cluster may take. The kubelet alone takes up to a minute to let an ended pod go."""
+
 LOOK_SECONDS = 0.1
 
 
