@@ -28,12 +28,19 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """On another transport leave out what it makes no difference to, or does not offer."""
+    """Begin with what takes longest, so that at the end no worker waits for another. On another
+    transport leave out what it makes no difference to, or does not offer."""
+    items.sort(key=lambda item: -_seconds_allowed(item))
     if os.environ.get("DEVICE_API_TRANSPORT", "grpcio") == "grpcio":
         return
     left_out = [item for item in items if item.get_closest_marker("once")]
     items[:] = [item for item in items if item not in set(left_out)]
     config.hook.pytest_deselected(items=left_out)
+
+
+def _seconds_allowed(item):
+    own = item.get_closest_marker("timeout")
+    return own.args[0] if own else 0
 
 
 class _Selector(selectors.DefaultSelector):
