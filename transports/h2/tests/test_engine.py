@@ -367,8 +367,6 @@ def test_garbage_that_is_collected_meanwhile_cannot_use_it(peer):
     data = b"".join(
         f.serialize() for f in [*map(peer.open, range(5, 405, 2)), *body(3, grpc_frame(b"x") * 500)]
     )
-    # Free lists are used up, so that events are allocated and collections are due.
-    kept = [tuple(range(size)) for size in (2, 3, 5) for _ in range(4_000)]
     threshold = gc.get_threshold()
     # Objects from Python's free lists, which this empties, begin no collection.
     gc.collect()
@@ -379,7 +377,6 @@ def test_garbage_that_is_collected_meanwhile_cannot_use_it(peer):
     finally:
         gc.set_threshold(*threshold)
         gc.callbacks.remove(on_collection)
-    del kept
     assert set(seen) == {"the session is at work already"}
 
 
