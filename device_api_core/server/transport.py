@@ -18,6 +18,7 @@ from typing import ClassVar, Protocol, TypeVar
 from device_api_core.errors import DeviceApiError, SettingsError
 from device_api_core.metrics import Calls, Metrics
 from device_api_core.server.limits import Limiter
+from device_api_core.server.sockets import SocketClaim
 from device_api_core.server.tls import TlsFiles
 from device_api_core.validation import MAX_MESSAGE_BYTES
 
@@ -124,6 +125,12 @@ class Listening(Protocol):
 
     tcp_port: int
     """The bound port; 0 without TCP."""
+    claim: SocketClaim | None
+    """The right to its unix socket; ``None`` without one."""
+
+    async def rebind(self) -> None:
+        """Renew the claim and bind its socket once more, since clients no longer find it. Calls and
+        streams that are open go on. Raises ``SettingsError`` if the path cannot be had now."""
 
     async def set_serving(self, serving: bool) -> None:
         """What grpc.health.v1 answers for every service of the face."""
