@@ -16,6 +16,7 @@ from http import HTTPStatus
 import h11
 
 from device_api_core.errors import SettingsError
+from device_api_core.server.sockets import BURST, lengthen
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +51,13 @@ class HttpEndpoint:
         """Bind and serve; returns the port. Raises ``SettingsError`` if the address cannot be
         had."""
         try:
-            self._server = await asyncio.start_server(self._accept, host, port)
+            self._server = await asyncio.start_server(self._accept, host, port, backlog=BURST)
         except OSError as error:
             raise SettingsError(
                 f"cannot listen on {host}:{port} for HTTP: {error.strerror}; choose another "
                 "--http-address, --health-port or --metrics-port"
             ) from error
+        lengthen(self._server, _MAX_CONNECTIONS)
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from device_api_core.errors import SettingsError
 from device_api_core.metrics import Metrics
 from device_api_core.server.introspection import Health, reflection
-from device_api_core.server.sockets import SocketClaim
+from device_api_core.server.sockets import BURST, SocketClaim, lengthen
 from device_api_core.server.transport import Face
 from device_api_transport_h2.connection import Connection
 from device_api_transport_h2.routes import Route, routes
@@ -162,7 +162,9 @@ class H2Listening:
         loop = asyncio.get_running_loop()
         unix = listener.family == socket.AF_UNIX
         create = loop.create_unix_server if unix else loop.create_server
-        return await create(self._connection, sock=listener, backlog=_BACKLOG)
+        server = await create(self._connection, sock=listener, backlog=BURST)
+        lengthen(server, _BACKLOG)
+        return server
 
     def _connection(self) -> asyncio.BaseProtocol:
         if len(self._connections) >= MAX_CONNECTIONS and not self._make_room():
