@@ -7,6 +7,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -348,6 +349,27 @@ def test_a_directory_that_is_gone_under_its_mount_asks_for_a_restart(
     node = run()
     assert node.server.http("/livez") == READY
     node.anew()
+
+
+@pytest.mark.skipif(not can("unshare", "--mount"), reason="only root can mount")
+def test_a_pod_that_mounts_the_directory_read_only_can_connect_and_nothing_else(
+    start: Start, directory: Path, home: Path
+) -> None:
+    node = Node(start, home)
+    pod = directory / "pod"
+    pod.mkdir()
+    commands = [
+        f"mount --bind '{home}' '{pod}' && mount -o remount,bind,ro '{pod}'",
+        f"cd '{pod}'",
+        "! rm -f gpu.sock && ! mv gpu.sock other && ! touch more && ! rm -f gpu.sock.lock",
+        f"exec '{Path(sys.executable).with_name('device-api')}' --server unix:gpu.sock get gpus",
+    ]
+    run = ["unshare", "--mount", "sh", "-c", " && ".join(commands)]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Read-only file system") == 4
+    assert done.stdout.splitlines()[1].startswith("gpu ")
+    node.healed(lost=0)
 
 
 @pytest.mark.skipif(not can("unshare", "--map-root-user"), reason="no user namespaces")
