@@ -156,8 +156,8 @@ class _Socket:
         while self.claim.trouble():
             try:
                 await self._listening.rebind()
-            except SettingsError as error:
-                self._fail(error.message)
+            except (SettingsError, OSError) as error:
+                self._fail(str(error))
                 await asyncio.sleep(_LOOK_SECONDS)
         self.trouble = ""
         self.mending = None

@@ -9,7 +9,6 @@ gRPC deletes in the end is a name that is no longer there.
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import logging
 import os
@@ -27,8 +26,9 @@ MAX_PATH_BYTES = 100
 """The system's limit is 107; the rest is for the name under which a socket is bound."""
 
 BURST = 1
-"""Connections that asyncio accepts in one step. When it has no file left for them, it writes so
-many log entries and starts so many timers, every second."""
+"""Connections that asyncio accepts in one step; it takes the backlog for it. When it has no file
+left for them, it writes so many log entries and starts so many timers, every second. More than that
+may wait if ``listen`` is called once more afterwards."""
 
 
 class SocketClaim:
@@ -177,13 +177,6 @@ class SocketClaim:
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         return lock
-
-
-def lengthen(server: asyncio.Server, waiting: int) -> None:
-    """Let so many connections wait to be accepted; make the server with ``backlog=BURST``."""
-    for each in server.sockets:
-        with socket.socket(fileno=os.dup(each.fileno())) as listener:
-            listener.listen(waiting)
 
 
 def _clear(path: Path) -> None:

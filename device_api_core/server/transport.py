@@ -131,7 +131,8 @@ class Listening(Protocol):
 
     async def rebind(self) -> None:
         """Renew the claim and bind its socket once more, since clients no longer find it. Calls and
-        streams that are open go on. Raises ``SettingsError`` if the path cannot be had now."""
+        streams that are open go on. Raises ``SettingsError`` or ``OSError`` if that cannot be
+        now."""
 
     async def set_serving(self, serving: bool) -> None:
         """What grpc.health.v1 answers for every service of the face."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import socket
 import stat
@@ -26,6 +27,7 @@ from device_api_core.server.transport import ENTRY_POINT_GROUP
 
 Start = Callable[..., Server]
 GONE = "nobody can connect to a socket any longer"
+CANNOT = "the socket cannot be made again yet"
 BACK = "clients can connect again"
 READY = (200, "ok\n")
 # Root may write anywhere, unless it goes without that right.
@@ -199,8 +201,9 @@ def test_a_directory_that_cannot_be_written_is_said_until_it_can(
     home.chmod(0o755)
     node.healed(lost=2)
     # The same words once, however often it was tried.
-    cannot = [e for e in node.server.log if e["msg"] == "the socket cannot be made again yet"]
-    assert sorted(e["path"] for e in cannot) == sorted(map(str, (node.consumers, node.providers)))
+    assert sorted(e["path"] for e in node.said(CANNOT)) == sorted(
+        map(str, (node.consumers, node.providers))
+    )
 
 
 def test_a_foreign_file_is_left_alone(start: Start, home: Path, transport: str) -> None:
@@ -263,6 +266,20 @@ def test_two_servers_of_ours_do_not_take_one_path_from_each_other(start: Start, 
         first.wait_missing(f"another server (process 4711) serves {first.consumers}")
         first.goes_on()
     first.healed(lost=2)
+
+
+def test_without_files_it_is_made_again_when_there_are_some(
+    start: Start, home: Path, transport: str
+) -> None:
+    node = Node(start, home, transport)
+    pid = node.server.process.pid
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (1, limits[1]))
+    node.consumers.unlink()
+    node.wait_said(CANNOT, 1)
+    node.goes_on()
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    node.healed()
 
 
 def test_a_lock_alone_that_is_removed_gives_nobody_the_socket(start: Start, home: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from device_api_core.errors import SettingsError
 from device_api_core.metrics import Metrics
 from device_api_core.server.introspection import Health, reflection
-from device_api_core.server.sockets import BURST, SocketClaim, lengthen
+from device_api_core.server.sockets import BURST, SocketClaim
 from device_api_core.server.transport import Face
 from device_api_transport_h2.connection import Connection
 from device_api_transport_h2.routes import Route, routes
@@ -163,7 +163,7 @@ class H2Listening:
         unix = listener.family == socket.AF_UNIX
         create = loop.create_unix_server if unix else loop.create_server
         server = await create(self._connection, sock=listener, backlog=BURST)
-        lengthen(server, _BACKLOG)
+        listener.listen(_BACKLOG)
         return server
 
     def _connection(self) -> asyncio.BaseProtocol:
