@@ -152,6 +152,18 @@ class _Socket:
             self.mending = loop.create_task(self._mend())
 
     async def _mend(self) -> None:
+        try:
+            await self._bind_again()
+        finally:
+            # Should it end by a defect, the next look begins anew.
+            self.mending = None
+        self.trouble = ""
+        self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
+        self._calm_from = asyncio.get_running_loop().time() + _CALM_SECONDS
+        logger.warning("clients can connect again", extra={"path": str(self.claim.path)})
+        self._bound(self.claim)
+
+    async def _bind_again(self) -> None:
         await asyncio.sleep(self._pause_seconds)
         while self.claim.trouble():
             try:
@@ -159,12 +171,6 @@ class _Socket:
             except (SettingsError, OSError) as error:
                 self._fail(str(error))
                 await asyncio.sleep(_LOOK_SECONDS)
-        self.trouble = ""
-        self.mending = None
-        self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
-        self._calm_from = asyncio.get_running_loop().time() + _CALM_SECONDS
-        logger.warning("clients can connect again", extra={"path": str(self.claim.path)})
-        self._bound(self.claim)
 
     def _fail(self, reason: str) -> None:
         if reason != self.trouble:
