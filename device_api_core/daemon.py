@@ -28,6 +28,7 @@ from device_api_core.readiness import GRACE_SECONDS, Readiness
 from device_api_core.reservations import Reservations
 from device_api_core.roster import Roster
 from device_api_core.server.admin import Admin, ServerFacts
+from device_api_core.server.caretaker import Caretaker
 from device_api_core.server.doors import Doors
 from device_api_core.server.faces import PROVIDER_FLAG, Faces
 from device_api_core.server.http import HttpEndpoint
@@ -145,6 +146,7 @@ class Daemon:
         )
         self._facts = ServerFacts(__version__, settings.node, clock.wall())
         self._listening: list[Listening] = []
+        self._caretaker = Caretaker()
         self._tasks: set[asyncio.Task[None]] = set()
         self._observer = Observer(
             self.cache,
@@ -154,6 +156,7 @@ class Daemon:
             events=self._events,
             readiness=self.readiness,
             state=self._memory.observation,
+            sockets=self._caretaker.observe,
             facts=self._facts,
         )
         self.metrics.observe(self._observer.observe)
@@ -177,6 +180,7 @@ class Daemon:
             metrics = await self._serve_http(stack, settings.metrics_port, pages)
             stack.push_async_callback(self._shut_down)
             tcp_ports = await self._listen()
+            self._caretaker.start(self._listening)
             self._supervisor.start()
             later = asyncio.get_running_loop().call_later
             stack.callback(later(self._tuning.grace_seconds, self.readiness.evaluate).cancel)
@@ -196,6 +200,7 @@ class Daemon:
         for_providers = min(_PROVIDER_STOP_SECONDS, timeout / 2)
         self.readiness.stop()
         self._hub.close(Unavailable("the server is shutting down"))
+        await self._caretaker.stop()
         await asyncio.gather(*(each.stop(timeout - for_providers) for each in self._listening))
         await self._supervisor.stop(for_providers)
 

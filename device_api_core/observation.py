@@ -93,6 +93,8 @@ class Observation:
     readers_parked: int
     read_waits: Durations
     state: StateObservation | None
+    sockets_lost: int
+    sockets_missing: int
     ready: bool
     providers: Sequence[ProviderObservation]
 
@@ -126,6 +128,7 @@ class StateCollector(Collector):
             "watch_events_dropped", "Events not delivered to an open watch; always 0.", 0
         )
         yield _counter("watches_ended_slow", "Watches ended as too slow.", now.watches_ended_slow)
+        yield _counter("sockets_lost", "Unix sockets lost while served.", now.sockets_lost)
         if now.state is not None:
             yield from _state_families(now.state)
         yield from _histograms(now)
@@ -207,6 +210,7 @@ def _gauges(now: Observation) -> Iterable[Metric]:
         ("watch_queue_depth", "Events queued for the slowest watch.", now.deepest_watch_queue),
         ("updates_held", "Updates that providers hold now.", now.updates_held),
         ("readers_parked", "Reads that wait for held updates.", now.readers_parked),
+        ("sockets_missing", "Unix sockets that nobody can connect to now.", now.sockets_missing),
         ("ready", "Whether reads are answered.", float(now.ready)),
     ):
         yield _gauge(name, text, value)

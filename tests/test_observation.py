@@ -49,7 +49,21 @@ class Scraped:
     def _observe(self):
         none = Durations()
         return Observation(
-            self.gpus, self.version, 0, 0, 0, none, 0, none, 0, none, None, True, self.providers
+            self.gpus,
+            self.version,
+            0,
+            0,
+            0,
+            none,
+            0,
+            none,
+            0,
+            none,
+            None,
+            0,
+            0,
+            True,
+            self.providers,
         )
 
     def samples(self, name):

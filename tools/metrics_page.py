@@ -114,6 +114,8 @@ def registry() -> CollectorRegistry:
             readers_parked=0,
             read_waits=Durations(),
             state=StateObservation(0, 0, healthy=True),
+            sockets_lost=0,
+            sockets_missing=0,
             ready=True,
             providers=(provider,),
         )

@@ -17,7 +17,7 @@ import socket
 import struct
 import termios
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +62,10 @@ def open_as_many_as_allowed() -> None:
 
 
 class Patrol:
-    """Looks after the connections of one face at ``addresses``, of which there may be
-    ``max_connections``."""
+    """Looks after the connections of one face at ``addresses``, which may change, of which there
+    may be ``max_connections``."""
 
-    def __init__(self, addresses: frozenset[str], limiter: Limiter, max_connections: int) -> None:
+    def __init__(self, addresses: Set[str], limiter: Limiter, max_connections: int) -> None:
         self._addresses = addresses
         self._limiter = limiter
         self._max_connections = max_connections
@@ -117,7 +117,7 @@ class Patrol:
         return surplus
 
 
-def connections(addresses: frozenset[str]) -> Iterator[Connection]:
+def connections(addresses: Set[str]) -> Iterator[Connection]:
     """The connections that this process has accepted at the addresses: paths of unix sockets, and
     TCP ports as ``:PORT``."""
     for path in _FDS.iterdir():

@@ -4,38 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import grpc
 
-from device_api_core.errors import DeviceApiError, SettingsError
+from device_api_core.errors import SettingsError
 from device_api_core.metrics import Metrics
-from device_api_core.server.connections import Patrol
+from device_api_core.server.connections import Patrol, connections
 from device_api_core.server.credentials import named, server_credentials
-from device_api_core.server.guard import Guard, Unknown, abort
+from device_api_core.server.guard import Guard, Unknown
+from device_api_core.server.handlers import handler
 from device_api_core.server.introspection import Health, reflection
-from device_api_core.server.limits import LARGE_BYTES
 from device_api_core.server.sockets import SocketClaim
-from device_api_core.server.transport import (
-    EventStream,
-    Exchange,
-    Face,
-    Method,
-    ServerStream,
-    Unary,
-    count_stream,
-    internal,
-    recorded,
-)
+from device_api_core.server.transport import Face
 from device_api_core.validation import MAX_MESSAGE_BYTES
 from device_api_core.watch import MAX_WATCHES
 
 logger = logging.getLogger(__name__)
 
-_ABORT_SECONDS = 5.0
+_LONGEST_LOOK_SECONDS = 60.0
 _MAX_PORT = 65_535
 _MAX_OPEN_CALLS = 8_192
 """Of one face, watches included. The last wall: it also counts a call whose request never comes,
@@ -56,8 +45,6 @@ _OPTIONS = (
     ("grpc.max_connection_idle_ms", 300_000),
 )
 
-Context = grpc.aio.ServicerContext[bytes, bytes]
-
 
 class GrpcioTransport:
     """Serves faces with grpc.aio on the running event loop."""
@@ -73,28 +60,36 @@ class GrpcioTransport:
             ("grpc.max_receive_message_length", face.max_request_bytes),
             ("grpc.max_allowed_incoming_connections", face.max_connections),
         )
-        server = grpc.aio.server(
-            options=(*_OPTIONS, *limits), maximum_concurrent_rpcs=_MAX_OPEN_CALLS
-        )
         guard = Guard(face.limiter)
         credentials = None if face.tls is None else server_credentials(face.tls)
         wrap = named if face.tls is not None and face.tls.client_ca_file else _as_it_is
         health = Health(face.services)
         methods = (*face.methods, *health.methods, *reflection(face.services))
+        handlers: list[grpc.GenericRpcHandler] = []
         for service in dict.fromkeys(m.service for m in methods):
-            handlers = {
-                m.name: _handler(m, metrics, guard, wrap) for m in methods if m.service == service
+            table = {
+                m.name: handler(m, metrics, guard, wrap) for m in methods if m.service == service
             }
-            server.add_generic_rpc_handlers(
-                (grpc.method_handlers_generic_handler(service, handlers),)
+            handlers.append(grpc.method_handlers_generic_handler(service, table))
+        handlers.append(Unknown(guard))
+
+        def make() -> grpc.aio.Server:
+            return grpc.aio.server(
+                handlers=handlers,
+                options=(*_OPTIONS, *limits),
+                maximum_concurrent_rpcs=_MAX_OPEN_CALLS,
             )
-        server.add_generic_rpc_handlers((Unknown(guard),))
+
+        server = make()
         claim: SocketClaim | None = None
         try:
-            claim = _bind_unix(server, face) if face.unix_socket else None
+            if face.unix_socket:
+                claim = SocketClaim(face.unix_socket, face.unix_mode)
+                _bind_unix(server, claim)
             tcp_port = _bind_tcp(server, face, credentials) if face.tcp_address else 0
-            patrol = Patrol(_addresses(claim, tcp_port), face.limiter, face.max_connections)
-            listening = GrpcioListening(server, health, claim, tcp_port, patrol)
+            addresses = _addresses(claim, tcp_port)
+            patrol = Patrol(addresses, face.limiter, face.max_connections)
+            listening = GrpcioListening(make, server, health, claim, tcp_port, patrol, addresses)
             await server.start()
         except BaseException:
             await server.stop(None)
@@ -105,21 +100,46 @@ class GrpcioTransport:
 
 
 class GrpcioListening:
-    """A running grpc.aio server."""
+    """A running grpc.aio server; after :meth:`rebind` one more, for the unix socket alone."""
 
     def __init__(
         self,
+        make: Callable[[], grpc.aio.Server],
         server: grpc.aio.Server,
         health: Health,
         claim: SocketClaim | None,
         tcp_port: int,
         patrol: Patrol,
+        addresses: set[str],
     ) -> None:
         self._patrol = asyncio.create_task(patrol.walk())
-        self._server = server
+        self._addresses = addresses
+        self._make = make
+        self._servers = [server]
+        self._leaving: set[asyncio.Task[None]] = set()
         self._health = health
-        self._claim = claim
+        self.claim = claim
+        self._bound = "" if claim is None else str(claim.bound)
         self.tcp_port = tcp_port
+
+    async def rebind(self) -> None:
+        """Bind the unix socket with one more server, for a port that is added to one that runs is
+        never served. The one before answers as long as somebody is connected to it."""
+        assert self.claim is not None
+        self.claim.renew()
+        server = self._make()
+        try:
+            _bind_unix(server, self.claim)
+            await server.start()
+        except BaseException:
+            await server.stop(None)
+            raise
+        former, self._bound = self._bound, str(self.claim.bound)
+        self._addresses.add(self._bound)
+        task = asyncio.create_task(self._leave(self._servers[-1], former))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        self._servers.append(server)
 
     async def set_serving(self, serving: bool) -> None:
         """What grpc.health.v1 answers for "" and each service."""
@@ -127,11 +147,27 @@ class GrpcioListening:
 
     async def stop(self, grace_seconds: float) -> None:
         """Drain, then remove the socket."""
-        self._patrol.cancel()
+        for task in (self._patrol, *self._leaving):
+            task.cancel()
         self._health.stop()
-        await self._server.stop(grace_seconds)
-        if self._claim is not None:
-            self._claim.release()
+        await asyncio.gather(*(server.stop(grace_seconds) for server in self._servers))
+        if self.claim is not None:
+            self.claim.release()
+
+    async def _leave(self, server: grpc.aio.Server, address: str) -> None:
+        """Stop a server that nobody finds any longer, once nobody is there: gRPC cancels calls that
+        reach one which is stopping. Its idle connections end by themselves."""
+        pause = 1.0
+        while True:
+            await asyncio.sleep(pause)
+            if not await asyncio.to_thread(_connected, address):
+                break
+            pause = min(2 * pause, _LONGEST_LOOK_SECONDS)
+        self._addresses.discard(address)
+        # The first one may serve TCP, too, and then has to stay.
+        if server is not self._servers[0] or not self.tcp_port:
+            self._servers.remove(server)
+            await server.stop(None)
 
 
 def _tells_of_a_defect(record: logging.LogRecord) -> bool:
@@ -139,21 +175,22 @@ def _tells_of_a_defect(record: logging.LogRecord) -> bool:
     return record.exc_info is None or not str(record.exc_info[0]).endswith("ExecuteBatchError'>")
 
 
-def _addresses(claim: SocketClaim | None, tcp_port: int) -> frozenset[str]:
-    paths = {str(claim.path)} if claim is not None else set()
-    return frozenset(paths | ({f":{tcp_port}"} if tcp_port else set()))
+def _addresses(claim: SocketClaim | None, tcp_port: int) -> set[str]:
+    paths = {str(claim.bound)} if claim is not None else set()
+    return paths | ({f":{tcp_port}"} if tcp_port else set())
 
 
-def _bind_unix(server: grpc.aio.Server, face: Face) -> SocketClaim:
-    claim = SocketClaim(face.unix_socket, face.unix_mode)
+def _connected(address: str) -> bool:
+    return next(connections({address}), None) is not None
+
+
+def _bind_unix(server: grpc.aio.Server, claim: SocketClaim) -> None:
     try:
-        with claim.binding():
+        with claim.binding() as path:
             # The address is a URI: a path is not always one as it is.
-            server.add_insecure_port(f"unix:{quote(str(claim.path))}")
+            server.add_insecure_port(f"unix:{quote(path)}")
     except (RuntimeError, OSError) as error:
-        claim.release()
         raise SettingsError(f"cannot listen on unix socket {claim.path}: {error}") from error
-    return claim
 
 
 def _bind_tcp(
@@ -179,109 +216,5 @@ def _bind_tcp(
         ) from error
 
 
-def _handler(
-    method: Method, metrics: Metrics, guard: Guard, wrap: Callable[[Any], Any]
-) -> grpc.RpcMethodHandler[Any, Any]:
-    # Without serializers grpc passes the bytes through as they are.
-    if isinstance(method, Unary):
-        return grpc.unary_unary_rpc_method_handler(wrap(_unary(method, metrics, guard)))
-    if isinstance(method, Exchange):
-        return grpc.stream_stream_rpc_method_handler(wrap(_exchange(method, metrics, guard)))
-    return grpc.unary_stream_rpc_method_handler(wrap(_stream(method, metrics, guard)))
-
-
 def _as_it_is(handle: Any) -> Any:
     return handle
-
-
-def _unary(method: Unary, metrics: Metrics, guard: Guard) -> Any:
-    calls = metrics.calls(method.service, method.name, method.kind)
-    limiter, call, writes = guard.limiter, method.call, method.writes
-
-    async def answer(request: bytes, context: Context) -> bytes:
-        response = await limiter.call(guard.peer(context), call, request, writes=writes)
-        if len(response) > LARGE_BYTES:
-            taken = await limiter.room(len(response))
-            context.add_done_callback(lambda _: taken())  # type: ignore[arg-type]
-        return response
-
-    async def handle(request: bytes, context: Context) -> bytes:
-        try:
-            return await recorded(method, answer(request, context), calls)
-        except DeviceApiError as error:
-            await abort(context, error)
-            raise
-
-    return handle
-
-
-def _exchange(method: Exchange, metrics: Metrics, guard: Guard) -> Any:
-    calls = metrics.calls(method.service, method.name, method.kind)
-
-    async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
-        peer = guard.peer(context)
-
-        async def run(_: bytes) -> None:
-            with guard.limiter.stream(peer):
-                # Each request is a read. What writes is bounded by itself, and others wait for it.
-                each = requests if method.writes else guard.paced(peer, requests)
-                await method.run(each, context.write)
-
-        try:
-            turn = guard.limiter.call(peer, run, b"", writes=method.writes)
-            await recorded(method, turn, calls)
-        except DeviceApiError as error:
-            await abort(context, error)
-
-    return handle
-
-
-def _stream(method: ServerStream, metrics: Metrics, guard: Guard) -> Any:
-    calls = metrics.calls(method.service, method.name, method.kind)
-
-    async def handle(request: bytes, context: Context) -> None:
-        calls.started += 1
-        error: DeviceApiError | None = None
-        try:
-            peer = guard.peer(context)
-            with guard.limiter.stream(peer):
-                stream = await guard.limiter.call(peer, method.open, request, writes=False)
-                error = await _pump(stream, context)
-        except DeviceApiError as refused:
-            error = refused
-        except Exception as defect:  # noqa: BLE001
-            # The last handler before the wire, as for unary calls.
-            error = internal(method)
-            error.__cause__ = defect
-        finally:
-            count_stream(error, calls)
-        # Everything is freed by now: the client may take its time to read the status.
-        with suppress(TimeoutError):
-            await asyncio.wait_for(abort(context, error), _ABORT_SECONDS)
-
-    return handle
-
-
-async def _pump(stream: EventStream, context: Context) -> DeviceApiError:
-    """Write events until the stream ends; returns the error that ended it."""
-    task = asyncio.current_task()
-    assert task is not None
-    # A client that does not read blocks the write, not the end of its stream.
-
-    def interrupt() -> None:
-        task.cancel()
-
-    stream.on_end = interrupt
-    try:
-        while True:
-            await context.write(await stream.next())
-    except DeviceApiError as ended:
-        return ended
-    except asyncio.CancelledError:
-        if stream.error is None:
-            raise
-        task.uncancel()
-        return stream.error
-    finally:
-        stream.on_end = None
-        stream.close()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -16,12 +18,14 @@ from http import HTTPStatus
 import h11
 
 from device_api_core.errors import SettingsError
+from device_api_core.server.sockets import BURST
 
 logger = logging.getLogger(__name__)
 
 _TEXT = "text/plain; charset=utf-8"
 _IDLE_SECONDS = 30.0
 _MAX_CONNECTIONS = 64
+_BACKLOG = 100
 _READ_BYTES = 16 * 1024
 
 
@@ -50,12 +54,15 @@ class HttpEndpoint:
         """Bind and serve; returns the port. Raises ``SettingsError`` if the address cannot be
         had."""
         try:
-            self._server = await asyncio.start_server(self._accept, host, port)
+            self._server = await asyncio.start_server(self._accept, host, port, backlog=BURST)
         except OSError as error:
             raise SettingsError(
                 f"cannot listen on {host}:{port} for HTTP: {error.strerror}; choose another "
                 "--http-address, --health-port or --metrics-port"
             ) from error
+        for each in self._server.sockets:
+            with socket.socket(fileno=os.dup(each.fileno())) as listener:
+                listener.listen(_BACKLOG)
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 

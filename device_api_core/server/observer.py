@@ -16,6 +16,7 @@ from device_api_core.readiness import Readiness
 from device_api_core.resources import READY, Condition, ConditionStatus
 from device_api_core.roster import ProviderStatus, Roster
 from device_api_core.server.admin import ServerFacts
+from device_api_core.server.caretaker import Sockets
 from device_api_core.validation import MAX_CONDITIONS, MAX_GPUS, shortened
 from device_api_core.watch import WatchHub
 
@@ -38,6 +39,7 @@ class Observer:
         events: EventLog,
         readiness: Readiness,
         state: Callable[[], StateObservation | None],
+        sockets: Callable[[], Sockets],
         facts: ServerFacts,
     ) -> None:
         self._cache = cache
@@ -47,11 +49,12 @@ class Observer:
         self._events = events
         self._readiness = readiness
         self._state = state
+        self.sockets = sockets
         self._facts = facts
 
     def observe(self) -> Observation:
         """For the metrics."""
-        gate = self._intake.gate
+        gate, sockets = self._intake.gate, self.sockets()
         return Observation(
             gpus=self._cache.entries,
             resource_version=self._cache.version,
@@ -64,6 +67,8 @@ class Observer:
             readers_parked=gate.parked,
             read_waits=gate.waits,
             state=self._state(),
+            sockets_lost=sockets.lost,
+            sockets_missing=sockets.missing,
             ready=self._readiness.ready,
             providers=self._roster.observations(),
         )

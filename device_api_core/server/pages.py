@@ -15,20 +15,23 @@ from device_api_core.server.statusz import Statusz
 
 Pages = Mapping[str, Callable[[], Page]]
 
+_OK = Page(HTTPStatus.OK, b"ok\n")
+
 
 def health_pages(readiness: Readiness, observer: Observer) -> Pages:
-    """``/healthz`` and ``/livez`` say that the event loop turns, ``/readyz`` that reads are
-    answered; ``/statusz`` is for people."""
+    """``/healthz`` and ``/livez`` say that the event loop turns and that no restart would help,
+    ``/readyz`` that reads are answered and clients find the sockets; ``/statusz`` is for people."""
 
     def alive() -> Page:
-        return Page(HTTPStatus.OK, b"ok\n")
+        sockets = observer.sockets()
+        return _unavailable(sockets.trouble) if sockets.for_good else _OK
 
     def ready() -> Page:
-        if readiness.ready:
-            return Page(HTTPStatus.OK, b"ok\n")
-        waiting = readiness.waiting_for or "starting"
-        text = waiting if waiting == "shutting down" else f"not ready: {waiting}"
-        return Page(HTTPStatus.SERVICE_UNAVAILABLE, f"{text}\n".encode())
+        if not readiness.ready:
+            waiting = readiness.waiting_for or "starting"
+            return _unavailable(waiting if waiting == "shutting down" else f"not ready: {waiting}")
+        trouble = observer.sockets().trouble
+        return _unavailable(f"not ready: {trouble}") if trouble else _OK
 
     statusz = Statusz(observer)
     return {
@@ -47,3 +50,7 @@ def metrics_pages(registry: CollectorRegistry) -> Pages:
         return Page(HTTPStatus.OK, generate_latest(registry), CONTENT_TYPE_LATEST)
 
     return {"/metrics": metrics}
+
+
+def _unavailable(text: str) -> Page:
+    return Page(HTTPStatus.SERVICE_UNAVAILABLE, f"{text}\n".encode())

@@ -17,7 +17,7 @@ from device_api_core.gate import Hold
 from device_api_core.intake import Intake
 from device_api_core.life import Life
 from device_api_core.reservations import Authority
-from device_api_core.server.transport import Exchange, Method, Unary, kept_first
+from device_api_core.server.transport import Exchange, Method, Unary, kept, kept_first
 from device_api_core.validation import (
     MAX_SUMMARY_CHARS,
     check_action,
@@ -134,8 +134,7 @@ class ProviderService:
             await respond(provider_pb2.UpdateResponse(held=True).SerializeToString())
             versions = self._end(held, changes)
             held = None
-            if self._intake.saving is not None and (kept := self._intake.saving()) is not None:
-                await kept
+            await kept(self._intake.saving)
         except BaseException as error:
             # A broken stream arrives here as a cancellation.
             if held is not None:

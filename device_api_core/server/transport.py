@@ -16,8 +16,10 @@ from importlib.metadata import entry_points
 from typing import ClassVar, Protocol, TypeVar
 
 from device_api_core.errors import DeviceApiError, SettingsError
+from device_api_core.intake import Saving
 from device_api_core.metrics import Calls, Metrics
 from device_api_core.server.limits import Limiter
+from device_api_core.server.sockets import SocketClaim
 from device_api_core.server.tls import TlsFiles
 from device_api_core.validation import MAX_MESSAGE_BYTES
 
@@ -124,6 +126,13 @@ class Listening(Protocol):
 
     tcp_port: int
     """The bound port; 0 without TCP."""
+    claim: SocketClaim | None
+    """The right to its unix socket; ``None`` without one."""
+
+    async def rebind(self) -> None:
+        """Renew the claim and bind its socket once more, since clients no longer find it. Calls and
+        streams that are open go on. Raises ``SettingsError`` or ``OSError`` if that cannot be
+        now."""
 
     async def set_serving(self, serving: bool) -> None:
         """What grpc.health.v1 answers for every service of the face."""
@@ -179,20 +188,22 @@ async def recorded(method: Method, call: Awaitable[Result], calls: Calls) -> Res
     return response
 
 
-def kept_first(call: Answer, saving: Callable[[], Awaitable[None] | None] | None) -> Answer:
-    """The same call, answered once what it changed is on the disk, if ``saving`` says that there is
-    something to wait for."""
-    if saving is None:
-        return call
+async def kept(saving: Saving | None) -> None:
+    """Wait until what was changed in this step is on the disk; ``None`` keeps nothing."""
+    if saving is not None and (written := saving()) is not None:
+        await written
+
+
+def kept_first(call: Answer, saving: Saving | None) -> Answer:
+    """The same call, answered once what it changed is on the disk."""
 
     async def answered(request: bytes) -> bytes:
         response = await call(request)
         # No other call came in between, for the calls of a service do not wait.
-        if (kept := saving()) is not None:
-            await kept
+        await kept(saving)
         return response
 
-    return answered
+    return answered if saving is not None else call
 
 
 def internal(method: Method) -> DeviceApiError:

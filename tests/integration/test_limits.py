@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from statistics import median
 
 import grpc
 import pytest
@@ -130,24 +132,27 @@ def test_a_client_that_says_nothing_is_cut_off(server: Server, api: Api) -> None
 
 
 @contextmanager
-def greedy(target: str, method: str, calls: int = 100, connections: int = 1) -> Iterator[None]:
-    """A process that keeps so many calls open at full speed."""
-    command = [sys.executable, str(GREEDY), target, method, str(calls), str(connections)]
+def greedy(target: str, method: str, calls: int = 100, connections: int = 1) -> Iterator[int]:
+    """A process that keeps so many calls open at full speed; its id. Behind everybody else for the
+    processor, since sharing that out is the kernel's part."""
+    command = ["nice", "-n", "19", sys.executable, str(GREEDY)]
+    command += [target, method, str(calls), str(connections)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         try:
             assert process.stdout.readline() == b"started\n"
-            yield
+            yield process.pid
         finally:
+            process.send_signal(signal.SIGCONT)
             process.stdin.close()
             process.wait(10)
 
 
-def p99(call: Callable[[], object], rounds: int = 100) -> float:
+def p99(call: Callable[[], object], calls: int = 100) -> float:
     """Of calls with pauses between them, as a consumer makes them."""
     durations = []
-    for _ in range(rounds):
+    for _ in range(calls):
         began = time.perf_counter()
         call()
         durations.append(time.perf_counter() - began)
@@ -155,7 +160,7 @@ def p99(call: Callable[[], object], rounds: int = 100) -> float:
     return sorted(durations)[len(durations) * 99 // 100 - 1]
 
 
-@pytest.mark.flaky(reruns=5)
+@pytest.mark.flaky(reruns=2)
 @pytest.mark.parametrize(
     ("theirs", "ours"), [("tcp", "tcp"), ("consumer", "provider"), ("provider", "consumer")]
 )
@@ -177,14 +182,22 @@ def test_a_greedy_client_does_not_starve_another(
     def call() -> object:
         return api.set("gpu", "Fan", next(states), "alpha") if writes else api.list()
 
-    # A shared machine has slow moments of its own: the best of some rounds each.
-    alone = min(p99(call) for _ in range(3))
-    with greedy(targets[theirs], LIST):
-        p99(call)
-        beside = min(p99(call) for _ in range(3))
-    assert beside <= 3 * alone, (
-        f"{beside * 1e3:.1f} ms beside a greedy one, {alone * 1e3:.1f} alone"
-    )
+    # A shared machine has slow moments of its own: they hit both, turn about, and the middle of
+    # some rounds has none.
+    alone, beside = [], []
+    with greedy(targets[theirs], LIST) as pid:
+        for _ in range(5):
+            os.kill(pid, signal.SIGCONT)
+            p99(call, 20)
+            before = server.metric("grpc_requests_total", method="ListGpus", code="OK")
+            beside.append(p99(call))
+            lists = server.metric("grpc_requests_total", method="ListGpus", code="OK") - before
+            assert lists > 200, "half of them are ours: the other one is not greedy"
+            os.kill(pid, signal.SIGSTOP)
+            # Two clients within a second take turns; and what it asked for is answered.
+            time.sleep(1.1)
+            alone.append(p99(call))
+    assert median(beside) <= 3 * median(alone), f"{beside} s beside a greedy one, {alone} s alone"
 
 
 def rss_mib(server: Server) -> float:

@@ -13,6 +13,7 @@ from inside import AsyncApi, Puppet, plugin, until
 from device_api_core._proto import admin_pb2
 from device_api_core.daemon import Tuning
 from device_api_core.errors import InvalidArgument, LimitExceeded, NotFound, SinkClosed
+from device_api_core.plugins import Sink
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec, GpuStatus
 
 pytestmark = pytest.mark.once("it is about plugins; test_sink_conformance.py has their calls")
@@ -93,18 +94,20 @@ async def test_restarts_pause_longer_and_longer(run_daemon: Callable[..., Any]) 
         start.end(RuntimeError("again"))
     pauses = [b - a for a, b in zip(times, times[1:], strict=False)]
     for pause, least in zip(pauses, (0.05, 0.1, 0.2, 0.4), strict=True):
-        assert least <= pause < least + 0.3
+        # A busy machine starts it later, but not by the next pauses.
+        assert least <= pause < least + 2
 
 
 async def test_silence_makes_true_unknown_and_a_new_run_heals_it(
     run_daemon: Callable[..., Any],
 ) -> None:
-    puppet = Puppet(interval_seconds=0.1)
+    puppet = Puppet(interval_seconds=0.3)
     running = await run_daemon(plugin(puppet), tuning=TUNING)
     api = running.api()
     first = await puppet.started()
     await first.do(report(FALSE))
     fault = await api.get("bad")
+    puppet.interval_seconds = 10.0  # the next run is not to be lost
     blocked = threading.Event()
     stuck = first.order(lambda sink: (blocked.wait(), sink.set_condition("good", None)))
     await until(lambda: sample(running, "provider_heartbeat_timeout_total", provider_id="puppet"))
@@ -123,32 +126,46 @@ async def test_silence_makes_true_unknown_and_a_new_run_heals_it(
 async def test_signs_of_life_hold_the_lease_without_a_change(
     run_daemon: Callable[..., Any],
 ) -> None:
-    puppet = Puppet(interval_seconds=0.1)
+    puppet = Puppet(interval_seconds=0.5)
     running = await run_daemon(plugin(puppet), tuning=TUNING)
     start = await puppet.started()
     await start.do(report())
-    for _ in range(20):
+    ends = time.monotonic() + 2 * 1.5  # two leases
+    while time.monotonic() < ends:
         await start.do(lambda sink: sink.alive("still here"))
-        await asyncio.sleep(0.05)  # a second in all, which is three leases
+        await asyncio.sleep(0.1)
     shown = await row(running.api())
     assert (shown.state, shown.summary) == ("running", "still here")
     assert not sample(running, "provider_heartbeat_timeout_total", provider_id="puppet")
 
 
+class Hanging(Puppet):
+    """Hangs in each run until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__(interval_seconds=0.02)
+        self.release = threading.Event()
+        self.hung = 0
+
+    def run(self, sink: Sink, stop: threading.Event) -> None:
+        if self.release.is_set():
+            super().run(sink, stop)
+        else:
+            self.hung += 1
+            self.release.wait()
+
+
 async def test_only_a_few_hanging_threads_may_pile_up(run_daemon: Callable[..., Any]) -> None:
-    puppet = Puppet(interval_seconds=0.02)
+    puppet = Hanging()
     running = await run_daemon(plugin(puppet), tuning=Tuning(first_pause_seconds=0.01))
-    release = threading.Event()
     try:
-        for _ in range(4):
-            start = await puppet.started()
-            start.order(lambda sink: release.wait())
         await until(lambda: sample(running, "provider_restarts_total", provider_id="puppet") == 3)
         await asyncio.sleep(0.5)  # time in which a fifth one would start
-        assert puppet.starts.empty()
+        assert puppet.hung == 4
         assert (await row(running.api())).state == "silent"
     finally:
-        release.set()
+        puppet.interval_seconds = 10.0  # the next run is not to be lost
+        puppet.release.set()
     start = await puppet.started()
     await start.do(report())
     assert (await row(running.api())).state == "running"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from device_api_core.errors import SettingsError
 from device_api_core.metrics import Metrics
 from device_api_core.server.introspection import Health, reflection
-from device_api_core.server.sockets import SocketClaim
+from device_api_core.server.sockets import BURST, SocketClaim
 from device_api_core.server.transport import Face
 from device_api_transport_h2.connection import Connection
 from device_api_transport_h2.routes import Route, routes
@@ -61,8 +61,9 @@ class H2Listening:
     def __init__(self, table: Mapping[bytes, Route], health: Health) -> None:
         self._routes = table
         self._health = health
-        self._claim: SocketClaim | None = None
-        self._servers: list[asyncio.Server] = []
+        self.claim: SocketClaim | None = None
+        self._unix: asyncio.Server | None = None
+        self._tcp: asyncio.Server | None = None
         # In the order of their coming.
         self._connections: dict[Connection, None] = {}
         self._turn = Turn()
@@ -77,17 +78,16 @@ class H2Listening:
 
     async def bind_unix(self, path: str, mode: int) -> None:
         """Listen at a path."""
-        self._claim = claim = SocketClaim(path, mode)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            with claim.binding():
-                listener.bind(str(claim.path))
-            await self._serve(listener)
-        except OSError as error:
-            listener.close()
-            raise SettingsError(
-                f"cannot listen on unix socket {claim.path}: {error.strerror}"
-            ) from error
+        self.claim = SocketClaim(path, mode)
+        self._unix = await self._serve_unix(self.claim)
+
+    async def rebind(self) -> None:
+        """Bind the unix socket once more. Connections stay as they are."""
+        assert self.claim is not None
+        assert self._unix is not None
+        self.claim.renew()
+        former, self._unix = self._unix, await self._serve_unix(self.claim)
+        former.close()
 
     async def bind_tcp(self, address: str) -> None:
         """Listen at HOST:PORT."""
@@ -99,7 +99,8 @@ class H2Listening:
             # given up.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((host, port))
-            await self._serve(listener)
+            listener.listen(_BACKLOG)
+            self._tcp = await self._serve(listener)
         except OSError as error:
             listener.close()
             raise SettingsError(
@@ -115,14 +116,15 @@ class H2Listening:
     async def stop(self, grace_seconds: float) -> None:
         """Take no new calls, let those that run finish, remove the socket."""
         self._stopping = True
-        for server in self._servers:
-            server.close()
+        for server in (self._unix, self._tcp):
+            if server is not None:
+                server.close()
         self._health.stop()
         if self._connections:
             await self._drain(grace_seconds)
-        if self._claim is not None:
-            self._claim.release()
-            self._claim = None
+        if self.claim is not None:
+            self.claim.release()
+            self.claim = None
 
     async def _drain(self, grace_seconds: float) -> None:
         ends = asyncio.get_running_loop().time() + grace_seconds
@@ -142,13 +144,27 @@ class H2Listening:
             if running:
                 await asyncio.wait(running, timeout=_CUT_SECONDS)
 
-    async def _serve(self, listener: socket.socket) -> None:
-        listener.listen(_BACKLOG)
+    async def _serve_unix(self, claim: SocketClaim) -> asyncio.Server:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with claim.binding() as path:
+                listener.bind(path)
+                listener.listen(_BACKLOG)
+            return await self._serve(listener)
+        except OSError as error:
+            listener.close()
+            raise SettingsError(
+                f"cannot listen on unix socket {claim.path}: {error.strerror}"
+            ) from error
+
+    async def _serve(self, listener: socket.socket) -> asyncio.Server:
         listener.setblocking(False)
         loop = asyncio.get_running_loop()
         unix = listener.family == socket.AF_UNIX
         create = loop.create_unix_server if unix else loop.create_server
-        self._servers.append(await create(self._connection, sock=listener, backlog=_BACKLOG))
+        server = await create(self._connection, sock=listener, backlog=BURST)
+        listener.listen(_BACKLOG)
+        return server
 
     def _connection(self) -> asyncio.BaseProtocol:
         if len(self._connections) >= MAX_CONNECTIONS and not self._make_room():
