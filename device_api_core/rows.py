@@ -270,5 +270,8 @@ def _stamp(condition: Condition) -> tuple[int, int]:
     return divmod(condition.last_transition_time or 0, NANOS)
 
 
-def _time(seconds: int, nanos: int) -> int:
+def _time(seconds: Any, nanos: Any) -> int:
+    # A column takes any type, and a text a billion times takes all the memory of a node.
+    if not (isinstance(seconds, int) and isinstance(nanos, int)):
+        raise TypeError(f"it holds {(seconds, nanos)!r:.99} in place of a time")
     return seconds * NANOS + nanos

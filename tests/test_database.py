@@ -209,7 +209,11 @@ DAMAGES = {
     "a name": (lambda path: sql(path, "UPDATE gpus SET name = '?' WHERE place = 1"), 7, "name"),
     "an owner": (lambda path: sql(path, "UPDATE OR IGNORE registrants SET gpu = 'x'"), 7, "x"),
     "a spec": (lambda path: sql(path, "UPDATE gpus SET spec = x'ffff'"), 7, "GpuSpec"),
-    "a time": (lambda path: sql(path, "UPDATE conditions SET seconds = 'now'"), 7, ""),
+    "a time": (
+        lambda path: sql(path, "UPDATE conditions SET seconds = 'now'"),
+        7,
+        "place of a time",
+    ),
     "a type": (lambda path: sql(path, "UPDATE conditions SET type = 5"), 7, ""),
     "text": (lambda path: sql(path, "UPDATE conditions SET message = CAST(x'ff' AS TEXT)"), 7, ""),
     "no version": (lambda path: sql(path, "UPDATE version SET ceiling = 'x'"), 0, "version"),

@@ -13,6 +13,7 @@ from device_api_core.settings import Settings
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob("docs/**/*.md")) + [ROOT / "README.md"]
 EXAMPLES = [ROOT / "examples" / "README.md", *sorted(ROOT.glob("examples/*/README.md"))]
+SHOWN = re.compile(r"`test_|`make |`\.ci/run`|the tests above")
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
@@ -64,3 +65,17 @@ def test_every_claim_of_the_threat_model_names_a_test():
     claims = re.findall(r"^- (?!\*\*).*?(?=^- |^\S|\Z)", page, re.MULTILINE | re.DOTALL)
     assert claims
     assert [claim for claim in claims if "`test_" not in claim] == []
+
+
+def test_every_row_of_reliability_says_what_shows_it():
+    page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (.*)\n((?:(?!^## ).*\n)+)", page, re.MULTILINE))
+    promised = ("Leases", "Memory", "Who may write", "Limits", "Faults", "Storms", "Supply chain")
+    assert [title for title in promised if title not in sections] == []
+    for title in promised:
+        head, *rows = re.findall(
+            r"^\| (?!---).*", sections[title].partition("\n### ")[0], re.MULTILINE
+        )
+        assert head.endswith("| Figure |")
+        assert rows
+        assert [row for row in rows if not SHOWN.search(row)] == []

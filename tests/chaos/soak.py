@@ -22,13 +22,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--transport", default=os.environ.get("DEVICE_API_TRANSPORT") or "grpcio")
-    parser.add_argument("--records", type=Path, help="keep what was recorded in this new folder")
+    parser.add_argument("--records", type=Path, help="keep what was recorded in this empty folder")
     given = parser.parse_args()
     again = f"make chaos SEED={given.seed} SECONDS={given.seconds:g} TRANSPORT={given.transport}"
     print(f"once more: {again}", flush=True)
     with tempfile.TemporaryDirectory(prefix="dapi-records-") as temporary:
         records = given.records or Path(temporary)
         records.mkdir(exist_ok=True, parents=True)
+        if any(records.iterdir()):
+            parser.error(f"--records: {records} is not empty")
         outcome = storm(given.seed, given.seconds, given.transport, records, _tell)
     print(outcome)
     for violation in outcome.found[:20]:

@@ -1,6 +1,7 @@
 """Remote providers: leases, expectations, the grace, and what strictness refuses."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -58,6 +59,28 @@ async def test_a_lease_that_runs_out_makes_true_unknown_and_keeps_false(
     await api.set("gpu-0", "Good", "True", "remote")
     assert await api.heartbeat("remote")
     watch.cancel()
+
+
+async def test_watchers_are_told_within_100_ms_of_the_end_of_a_lease(
+    run_daemon: Callable[..., Any],
+) -> None:
+    running = await run_daemon(tuning=SHORT)
+    api = running.api()
+    late = []
+    for round_ in range(5):
+        provider = f"remote-{round_}"
+        await api.register(f"gpu-{round_}", provider)
+        await api.set(f"gpu-{round_}", "Good", "True", provider)
+        watch = api.watch(str((await api.list()).metadata.resource_version))
+        beaten = time.monotonic()
+        assert await api.heartbeat(provider)
+        event = await watch.read()
+        late.append(time.monotonic() - beaten - 0.3)
+        assert event.object.status.conditions[-1].reason == "ProviderLost"
+        watch.cancel()
+    assert min(late) >= 0
+    # A shared machine has slow moments of its own.
+    assert sorted(late)[1] <= 0.1, late
 
 
 async def test_heartbeats_and_writes_renew_a_lease(run_daemon: Callable[..., Any]) -> None:

@@ -122,7 +122,8 @@ def condition_word(check: str) -> str:
     word = "".join(p[0].upper() + p[1:] for p in re.findall(r"[A-Za-z0-9]+", check))
     if not word:
         word = hashlib.blake2b(check.encode(), digest_size=4).hexdigest()
-    return (word if word[0].isalpha() else f"Check{word}")[:_WORD_CHARS]
+    # A digest may begin with a letter, too, but with a small one.
+    return (word if word[0].isupper() else f"Check{word}")[:_WORD_CHARS]
 
 
 def reason_for(check: str, code: str) -> str:

@@ -296,7 +296,14 @@ def test_messages_are_one_line_of_at_most_1024_bytes(start):
 
 @pytest.mark.parametrize(
     ("check", "word"),
-    [("XID_ERROR_48", "XIDERROR48"), ("node-policy.1", "NodePolicy1"), ("7up", "Check7up")],
+    [
+        ("XID_ERROR_48", "XIDERROR48"),
+        ("node-policy.1", "NodePolicy1"),
+        ("7up", "Check7up"),
+        # Of their digests one begins with a digit, the other with a letter.
+        ("!", "Check80af745e"),
+        ("#", "Checkfdf702bb"),
+    ],
 )
 def test_any_check_name_becomes_a_condition_type(start, check, word):
     bridge = start()

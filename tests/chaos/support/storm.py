@@ -25,7 +25,6 @@ from records import Recorder, Story, lines, load, now
 from writers import Post, provide
 
 from device_api_core.client import Clientset
-from device_api_core.resources import Gpu
 
 ACTORS: dict[str, Callable[[Post], None]] = {
     **{f"provider-{i}": provide for i in range(3)},
@@ -165,11 +164,10 @@ class Storm:
             if not name.startswith(_FOLLOWERS):
                 process.join(max(0.1, ends - time.monotonic()))
                 assert process.exitcode == 0, f"{name} ended with {process.exitcode}"
-        final = {g.name: g for g in self._list()}
-        versions = {name: g.metadata.resource_version for name, g in final.items()}
-        for name in ACTORS:
-            while name.startswith(_FOLLOWERS) and self._last_seen(name) != versions:
-                assert time.monotonic() < ends, f"{name} never learnt the truth, {versions}"
+        for name in filter(lambda name: name.startswith(_FOLLOWERS), ACTORS):
+            # Asked each time, for the leases of providers that are over run out meanwhile.
+            while self._last_seen(name) != (truth := self._versions()):
+                assert time.monotonic() < ends, f"{name} never learnt the truth, {truth}"
                 time.sleep(0.1)
         assert not self._server.tracebacks, self._server.text
 
@@ -230,9 +228,10 @@ class Storm:
     def _record(self, name: str) -> Path:
         return self._records / f"{name}.jsonl"
 
-    def _list(self) -> tuple[Gpu, ...]:
+    def _versions(self) -> dict[str, int]:
         with Clientset.connect(f"unix:{self._directory}/gpu.sock") as clients:
-            return clients.v1alpha1.gpus.list().items
+            gpus = clients.v1alpha1.gpus.list().items
+        return {gpu.name: gpu.metadata.resource_version for gpu in gpus}
 
     def _last_seen(self, name: str) -> dict[str, int]:
         """The versions that a follower saw last."""

@@ -14,6 +14,7 @@ _MAX_DEPTH = 5
 _WORDS = (
     "gpu-0", "gpu-1", "GPU-1", "alpha", "beta", "Ready", "Fan", "example.com/Pump", "True",
     "False", "Unknown", "0", "1", "RESTART_BM", "", "\n", "é" * 70, "x" * 1_025, "Maybe",
+    "GPU", "NIC", "PCI", "0000:0f:00", "SysLogsXIDError",
 )  # fmt: skip
 _NUMBERS = (0, 1, -1, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63), 999_999_999, 253_402_300_800)
 _RANGES = {
