@@ -77,8 +77,9 @@ reference's.
 What has to look at every condition is read once per change of the cache, when somebody scrapes. On
 one core of an ordinary server a scrape takes 1 ms with 8 GPUs, and with 1,024 GPUs of 8 conditions
 each 4 ms while they are healthy and 15 ms if all are unhealthy; at every limit at once (1,024
-unhealthy GPUs of 64 conditions) 37 ms. Reads wait for that long. An event's way to a watcher is
-timed for 0.3 µs each.
+unhealthy GPUs of 64 conditions) 37 ms. The first scrape of a server takes about 60 ms more, once,
+for it imports what makes the page. Reads wait for that long. An event's way to a watcher is timed
+for 0.3 µs each.
 
 ## Labels
 
