@@ -225,7 +225,7 @@ class DeviceCache:
             refusable=refusable,
         )
         if step.cut:
-            self._metrics.messages_cut.inc(step.cut)
+            self._metrics.messages_cut += step.cut
         return step
 
     def _install(self, step: Step) -> int:
@@ -293,5 +293,5 @@ class DeviceCache:
 
     def _note_forgery(self, provider_id: str, change: Change, conflict: Conflict) -> None:
         if any(c.status is ConditionStatus.FALSE for c in change.conditions):
-            self._metrics.refused_forgeries.inc()
+            self._metrics.refused_forgeries += 1
             record_refusal(self._events, provider_id, change.gpu, conflict)

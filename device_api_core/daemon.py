@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-
 from device_api_core import __version__, codec
 from device_api_core.cache import DeviceCache
 from device_api_core.clock import SystemClock
@@ -89,7 +87,7 @@ class Daemon:
         for plugin in chosen:
             types = plugin.provider.types if plugin.provider else ()
             self._reservations.reserve(plugin.name, types)
-        self.metrics = Metrics(CollectorRegistry(), version=__version__, node=settings.node)
+        self.metrics = Metrics(version=__version__, node=settings.node)
         self._events = EventLog(wall=clock.wall, monotonic=clock.monotonic)
         self._memory = Memory(settings.state_dir, events=self._events, clock=clock)
         self._hub = WatchHub(
@@ -159,9 +157,7 @@ class Daemon:
             sockets=self._caretaker.observe,
             facts=self._facts,
         )
-        self.metrics.observe(self._observer.observe)
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=self.metrics.registry)
+        self.metrics.observe = self._observer.observe
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Addresses]:
@@ -176,7 +172,7 @@ class Daemon:
             # First, so that these pages answer to the end: a server that drains is alive.
             pages = health_pages(self.readiness, self._observer)
             health = await self._serve_http(stack, settings.health_port, pages)
-            pages = metrics_pages(self.metrics.registry)
+            pages = metrics_pages(self.metrics, self.intake.tallies)
             metrics = await self._serve_http(stack, settings.metrics_port, pages)
             stack.push_async_callback(self._shut_down)
             tcp_ports = await self._listen()

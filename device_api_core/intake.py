@@ -66,7 +66,6 @@ class Intake:
             gone_seconds=terms.gone_seconds,
         )
         self.tallies = Tallies()
-        metrics.registry.register(self.tallies)
         self._lost_listeners: dict[str, Callable[[], None]] = {}
         self._life_listeners: dict[str, Callable[[Life], None]] = {}
 
@@ -146,7 +145,7 @@ class Intake:
             id_, "UpdateAborted", f"the provider's update was aborted: {why}", held.gpus
         )
         self.gate.release(held)
-        self._metrics.updates_aborted.labels(id_).inc()
+        self._metrics.updates_aborted[id_] += 1
         self._events.record(
             Kind.PROVIDER, "UpdateAborted", f"update aborted: {why}", provider_id=id_, warning=True
         )
@@ -175,7 +174,7 @@ class Intake:
         sign = self.heard(provider_id, lease_seconds=lease)
         sign.summary = life.summary or sign.summary
         sign.tells_synced = life.synced is not None
-        self._metrics.heartbeats.labels(provider_id).inc()
+        self._metrics.heartbeats[provider_id] += 1
         if life.numbers is not None:
             self.tallies.take(provider_id, life.numbers)
         # Not the first one: that may come from a provider who does not know yet that this server
@@ -254,11 +253,11 @@ class Intake:
         self.tallies.forget(provider_id)
 
     def _hold_expired(self, held: Hold) -> None:
-        self._metrics.updates_expired.labels(held.provider_id).inc()
+        self._metrics.updates_expired[held.provider_id] += 1
         self.abort(held, f"it was held for more than {self._max_hold_seconds:g} s")
 
     def _lease_expired(self, provider_id: str) -> None:
-        self._metrics.heartbeat_timeouts.labels(provider_id).inc()
+        self._metrics.heartbeat_timeouts[provider_id] += 1
         sign = self.leases.get(provider_id)
         seconds = sign.lease_seconds if sign and sign.lease_seconds else 0.0
         message = f"nothing was heard from {_named(provider_id)} for {seconds:g} s"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
-import secrets
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ class Tally:
     """Counts for one run of a provider, from any of its threads, and never waits for a server."""
 
     def __init__(self) -> None:
-        self._run = secrets.randbits(63)
+        self._run = int.from_bytes(os.urandom(8)) >> 1
         self._lock = threading.Lock()
         self._counts: dict[Series, float] = {}
         self._gauges: dict[Series, float] = {}

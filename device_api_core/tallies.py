@@ -8,15 +8,11 @@ starts. A gauge is gone as soon as its provider is not believed any more.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-
-from prometheus_client.core import Metric
-from prometheus_client.registry import Collector
 
 from device_api_core.series import MAX_SERIES, REFUSED, Numbers, Series
 
-PREFIX = "device_api_provider_"
 MAX_ALL_SERIES = 2_048
 """Of all providers together, so that the page stays quick."""
 
@@ -37,7 +33,7 @@ class _Book:
         return len(self.counts) + len(self.gauges) - (REFUSED in self.counts)
 
 
-class Tallies(Collector):
+class Tallies:
     """The numbers of all providers, by id. Lives on the event loop."""
 
     def __init__(self) -> None:
@@ -92,23 +88,13 @@ class Tallies(Collector):
         """The provider is gone for good."""
         self._books.pop(provider_id, None)
 
-    def describe(self) -> Iterable[Metric]:
-        return ()
-
-    def collect(self) -> Iterable[Metric]:
+    def lines(self) -> Iterator[tuple[str, str, Series, float]]:
+        """All of them now: provider, ``counter`` or ``gauge``, series and value."""
         for provider_id, source in self._sources.items():
             self.take(provider_id, source())
-        families: dict[tuple[str, str], Metric] = {}
         for provider_id, book in self._books.items():
             for kind, series, value in _lines(book):
-                family = families.get((kind, series.name))
-                if family is None:
-                    text = f"A {kind} of providers; their own documentation says what it means."
-                    family = families[kind, series.name] = Metric(PREFIX + series.name, text, kind)
-                suffix = "_total" if kind == "counter" else ""
-                labels = {"provider_id": provider_id, **dict(series.labels)}
-                family.add_sample(f"{family.name}{suffix}", labels, value)
-        return families.values()
+                yield provider_id, kind, series, value
 
 
 def _lines(book: _Book) -> Iterator[tuple[str, Series, float]]:

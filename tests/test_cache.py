@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
-from prometheus_client import CollectorRegistry
 
 from device_api_core import codec, conditions
 from device_api_core._proto import gpu_pb2
@@ -26,6 +25,7 @@ from device_api_core.errors import (
     WatchExpired,
 )
 from device_api_core.events import EventLog, Kind
+from device_api_core.exposition import registry_of
 from device_api_core.metrics import Metrics
 from device_api_core.resources import (
     READY,
@@ -36,6 +36,7 @@ from device_api_core.resources import (
     GpuStatus,
     ObjectMeta,
 )
+from device_api_core.tallies import Tallies
 from device_api_core.validation import (
     LIST_RESERVE_BYTES,
     MAX_CONDITIONS,
@@ -58,7 +59,7 @@ class World:
         self.noted = {}
         self.hub = WatchHub(START, encode_bookmark=codec.bookmark, **hub_options)
         self.events = EventLog(wall=lambda: self.now, monotonic=lambda: self.now)
-        self.metrics = Metrics(CollectorRegistry(), version="1", node="n")
+        self.metrics = Metrics(version="1", node="n")
         self.cache = DeviceCache(
             self.hub,
             events=self.events,
@@ -80,7 +81,9 @@ class World:
         return self.cache.apply(by, [change])[gpu]
 
     def counted(self, name, **labels):
-        return self.metrics.registry.get_sample_value(f"device_api_server_{name}_total", labels)
+        return registry_of(self.metrics, Tallies()).get_sample_value(
+            f"device_api_server_{name}_total", labels
+        )
 
     def listed(self):
         return gpus_of(self.cache.list_response())[1]

@@ -8,13 +8,13 @@ from contextlib import closing, suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
 
 from device_api_core import codec
 from device_api_core.cache import DeviceCache
 from device_api_core.entries import SetCondition
 from device_api_core.errors import Conflict, LimitExceeded, NotFound, UpdateAborted
 from device_api_core.events import EventLog
+from device_api_core.exposition import registry_of
 from device_api_core.intake import MAX_HOLD_SECONDS, Intake
 from device_api_core.leases import HEARTBEAT_SECONDS, MAX_PROVIDERS, LeaseTerms
 from device_api_core.life import Life
@@ -32,8 +32,7 @@ class World:
 
     def __init__(self, loop, *, expected=(), **options):
         self.loop = loop
-        metrics = Metrics(CollectorRegistry(), version="1", node="n")
-        self.registry = metrics.registry
+        self.metrics = metrics = Metrics(version="1", node="n")
         self.hub = WatchHub(1_000, encode_bookmark=codec.bookmark, clock=loop.time)
         self.events = EventLog(wall=loop.wall, monotonic=loop.monotonic)
         self.cache = DeviceCache(
@@ -73,9 +72,12 @@ class World:
         await self.intake.gate.passage()
         return self.loop.time(), {e.name: e.gpu for e in self.cache.entries}
 
+    def registry(self):
+        return registry_of(self.metrics, self.intake.tallies)
+
     def counted(self, name, by="a"):
         labels = {"provider_id": by}
-        return self.registry.get_sample_value(f"device_api_server_{name}_total", labels)
+        return self.registry().get_sample_value(f"device_api_server_{name}_total", labels)
 
     def reasons(self):
         return [e.reason for e in self.events.newest(limit=0)]
@@ -296,7 +298,7 @@ def test_any_write_renews_a_lease_also_one_that_changes_nothing(on):
 
 def test_a_lost_provider_shows_no_gauges_and_keeps_its_counters(on):
     def shown(world):
-        sample = world.registry.get_sample_value
+        sample = world.registry().get_sample_value
         names = ("device_api_provider_xids_total", "device_api_provider_speed")
         return [sample(name, {"provider_id": "a"}) for name in names]
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
 
 from device_api_core.conditions import lapse, new_health, set_action, set_condition
 from device_api_core.durations import Durations
 from device_api_core.entries import Entry
+from device_api_core.exposition import registry_of
+from device_api_core.exposition.gauges import MAX_CONDITION_KINDS, MAX_LABEL_BYTES
 from device_api_core.metrics import PREFIX, Metrics
 from device_api_core.observation import (
-    MAX_CONDITION_KINDS,
-    MAX_LABEL_BYTES,
     PROVIDER_STATES,
     Observation,
     ProviderObservation,
 )
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec
+from device_api_core.tallies import Tallies
 
 TRUE, FALSE = ConditionStatus.TRUE, ConditionStatus.FALSE
 
@@ -42,9 +42,9 @@ class Scraped:
         self.gpus = gpus
         self.version = 1
         self.providers = providers
-        metrics = Metrics(CollectorRegistry(), version="1", node="n")
-        metrics.observe(self._observe)
-        self.registry = metrics.registry
+        metrics = Metrics(version="1", node="n")
+        metrics.observe = self._observe
+        self.registry = registry_of(metrics, Tallies())
 
     def _observe(self):
         none = Durations()

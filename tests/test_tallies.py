@@ -12,8 +12,9 @@ from device_api_core import codec
 from device_api_core._proto import provider_pb2
 from device_api_core.conversion import numbers_to_proto
 from device_api_core.errors import InvalidArgument
+from device_api_core.exposition.tallied import PREFIX, TalliesCollector
 from device_api_core.series import MAX_SERIES, Numbers, Series, Tally
-from device_api_core.tallies import MAX_ALL_SERIES, PREFIX, Tallies
+from device_api_core.tallies import MAX_ALL_SERIES, Tallies
 
 XIDS, FANS = Series("xids"), Series("fans", (("gpu", "a"),))
 
@@ -21,7 +22,7 @@ XIDS, FANS = Series("xids"), Series("fans", (("gpu", "a"),))
 def page(tallies):
     """The samples of the metrics page, through its text."""
     registry = CollectorRegistry()
-    registry.register(tallies)
+    registry.register(TalliesCollector(tallies))
     return {
         (s.name.removeprefix(PREFIX), *(f"{k}={v}" for k, v in sorted(s.labels.items()))): s.value
         for family in text_string_to_metric_families(generate_latest(registry).decode())
@@ -87,7 +88,7 @@ def test_one_family_holds_every_provider_and_one_name_both_kinds():
     tallies.take("a", told(1, 1))
     tallies.take("b", Numbers(1, {FANS: 1}, {XIDS: 7}))
     registry = CollectorRegistry()
-    registry.register(tallies)
+    registry.register(TalliesCollector(tallies))
     lines = generate_latest(registry).decode().splitlines()
     types = [line for line in lines if line.startswith("# TYPE")]
     assert sorted(types) == [

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-
+from device_api_core.metrics import Metrics
 from device_api_core.readiness import Readiness
 from device_api_core.server.http import Page
 from device_api_core.server.observer import Observer
 from device_api_core.server.statusz import Statusz
+from device_api_core.tallies import Tallies
+
+if TYPE_CHECKING:
+    from device_api_core.exposition import Exposition
 
 Pages = Mapping[str, Callable[[], Page]]
 
@@ -43,13 +47,20 @@ def health_pages(readiness: Readiness, observer: Observer) -> Pages:
     }
 
 
-def metrics_pages(registry: CollectorRegistry) -> Pages:
+def metrics_pages(metrics: Metrics, tallies: Tallies) -> Pages:
     """``/metrics``, in Prometheus's text format."""
 
-    def metrics() -> Page:
-        return Page(HTTPStatus.OK, generate_latest(registry), CONTENT_TYPE_LATEST)
+    @cache
+    def exposition() -> Exposition:
+        # Who is never scraped does not carry it.
+        from device_api_core.exposition import Exposition
 
-    return {"/metrics": metrics}
+        return Exposition(metrics, tallies)
+
+    def page() -> Page:
+        return Page(HTTPStatus.OK, exposition().text(), exposition().content_type)
+
+    return {"/metrics": page}
 
 
 def _unavailable(text: str) -> Page:

@@ -17,9 +17,11 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from inside import AsyncApi
 from process import Server
+from prometheus_client import CollectorRegistry
 from wire import Api
 
 from device_api_core.daemon import Addresses, Daemon, Tuning
+from device_api_core.exposition import registry_of
 from device_api_core.plugins.discovery import Plugin
 from device_api_core.settings import Settings
 
@@ -110,6 +112,11 @@ class Running:
         self.addresses = addresses
         self._directory = directory
         self._stack = stack
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """What it counts and shows."""
+        return registry_of(self.daemon.metrics, self.daemon.intake.tallies)
 
     async def stop(self) -> None:
         """Stop it before the test ends."""

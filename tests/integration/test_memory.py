@@ -474,9 +474,7 @@ async def test_what_must_not_be_lost_is_acknowledged_last_and_nothing_else_waits
         assert {c.status for c in (await api.get("gpu-p")).status.conditions} == {"False"}
     await asyncio.wait_for(asyncio.wrap_future(said), 5)
     assert (
-        running.daemon.metrics.registry.get_sample_value(
-            "device_api_server_state_late_acknowledgements_total"
-        )
+        running.registry.get_sample_value("device_api_server_state_late_acknowledgements_total")
         == 0
     )
     await running.stop()

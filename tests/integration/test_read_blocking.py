@@ -10,6 +10,7 @@ from inside import AsyncApi, Hold, Puppet, plugin, until
 
 from device_api_core.daemon import Tuning
 from device_api_core.errors import LimitExceeded, NotFound, UpdateAborted
+from device_api_core.exposition import registry_of
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec
 
 TRUE, FALSE = ConditionStatus.TRUE, ConditionStatus.FALSE
@@ -187,7 +188,7 @@ async def test_an_update_held_too_long_is_aborted(set_stage: Callable[..., Any])
         with pytest.raises(UpdateAborted):
             await held.commit(set_to("a", BROKEN))
     assert ready_of(await stage.consumer.get("a")) == ("Unknown", "UpdateAborted")
-    registry = stage.daemon.metrics.registry
+    registry = registry_of(stage.daemon.metrics, stage.daemon.intake.tallies)
     labels = {"provider_id": "puppet"}
     assert registry.get_sample_value("device_api_server_updates_aborted_total", labels) == 1
     await stage.run.do(lambda sink: sink.set_condition("a", HEALTHY))

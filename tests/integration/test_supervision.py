@@ -43,7 +43,7 @@ async def conditions(api: AsyncApi, name: str) -> dict[str, tuple[str, str]]:
 
 
 def sample(running: Any, name: str, **labels: str) -> float:
-    value = running.daemon.metrics.registry.get_sample_value(f"device_api_server_{name}", labels)
+    value = running.registry.get_sample_value(f"device_api_server_{name}", labels)
     return value or 0.0
 
 

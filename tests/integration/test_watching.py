@@ -150,7 +150,7 @@ async def test_a_slow_watcher_is_ended_and_everybody_else_gets_everything(
     run_daemon: Callable[..., Any],
 ) -> None:
     running = await run_daemon(tuning=Tuning(queue_events=64))
-    hub_active = lambda: running.daemon.metrics.registry.get_sample_value(  # noqa: E731
+    hub_active = lambda: running.registry.get_sample_value(  # noqa: E731
         "device_api_server_watch_streams_active"
     )
     api = running.api()
@@ -187,9 +187,7 @@ async def test_a_slow_watcher_is_ended_and_everybody_else_gets_everything(
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert reason_of(error) == "slow-watcher"
     assert "list again" in error.details()
-    ended = running.daemon.metrics.registry.get_sample_value(
-        "device_api_server_watches_ended_slow_total"
-    )
+    ended = running.registry.get_sample_value("device_api_server_watches_ended_slow_total")
     assert ended == 1
     fast.cancel()
 
@@ -275,7 +273,7 @@ async def test_clients_that_vanish_while_events_flow_are_no_defect(
     await writing
     await until(lambda: running.daemon._hub.active == 0)
     assert not [r for r in caplog.records if "failed" in r.getMessage() or r.exc_info]
-    registry = running.daemon.metrics.registry
+    registry = running.registry
     labels = {"method": "WatchGpus", "code": "INTERNAL"}
     assert not registry.get_sample_value("device_api_server_grpc_requests_total", labels)
     labels["code"] = "CANCELLED"

@@ -7,7 +7,6 @@ from typing import Any
 
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from prometheus_client import CollectorRegistry
 
 from device_api_core import codec
 from device_api_core._proto import admin_pb2, gpu_pb2, provider_pb2
@@ -41,7 +40,7 @@ class Services:
     def __init__(self) -> None:
         clock = SystemClock()
         events = EventLog(wall=clock.wall, monotonic=clock.monotonic)
-        metrics = Metrics(CollectorRegistry(), version="0", node="node")
+        metrics = Metrics(version="0", node="node")
         hub = WatchHub(1_000, encode_bookmark=codec.bookmark)
         self.cache = DeviceCache(hub, events=events, metrics=metrics, wall=clock.wall)
         readiness = Readiness(

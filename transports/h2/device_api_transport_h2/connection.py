@@ -201,15 +201,17 @@ class Connection(asyncio.BufferedProtocol):
             self._turn.end_with(self._flush)
 
     def _flush(self) -> None:
-        self._flush_due = False
         if self._transport.is_closing():
             return
+        # What the watches say meanwhile goes along.
+        self._flush_due = True
         try:
             while not self._paused and (data := self._next_bytes()):
                 self._transport.write(data)
                 self._wake_writers()
                 if len(data) < _WRITE_BYTES:
                     break
+            self._flush_due = False
             self._calls.heed(self._session.events())
         except (ConnectionError, MemoryError) as error:
             self._break(error)

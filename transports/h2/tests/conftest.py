@@ -23,7 +23,6 @@ if not os.environ.get("CI"):
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from device_api_transport_h2.transport import H2Listening, H2Transport
-from prometheus_client import CollectorRegistry
 from raw import Raw
 
 from device_api_core.errors import DeviceApiError, NotFound, Unavailable
@@ -128,7 +127,7 @@ async def served() -> AsyncIterator[Served]:
     with tempfile.TemporaryDirectory(prefix="h2-") as path:
         async with AsyncExitStack() as stack:
             running = Served(Path(path), stack)
-            metrics = Metrics(CollectorRegistry(), version="1", node="n")
+            metrics = Metrics(version="1", node="n")
             face = Face(running.service.methods, running.socket, 0o600)
             running.listening = await H2Transport().listen(face, metrics)
             stack.push_async_callback(running.listening.stop, 0.5)

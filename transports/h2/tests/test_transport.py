@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from device_api_transport_h2 import H2Transport, calls, connection, transport
 from hyperframe.frame import RstStreamFrame
-from prometheus_client import CollectorRegistry
 from raw import CANCEL, NO_ERROR, Raw, grpc_frame, headers_of
 
 from device_api_core.errors import LimitExceeded, SettingsError
@@ -28,8 +29,19 @@ async def settled(condition):
 
 
 def listen(served, **face):
-    metrics = Metrics(CollectorRegistry(), version="1", node="n")
+    metrics = Metrics(version="1", node="n")
     return H2Transport().listen(Face(served.service.methods, **face), metrics)
+
+
+def test_a_server_with_it_loads_neither_grpc_nor_what_only_a_scrape_needs():
+    script = (
+        "import sys, device_api_core.cli.server, device_api_core.daemon as daemon\n"
+        "daemon.load_transport('h2')\n"
+        "print(*{'grpc', 'prometheus_client', 'wsgiref', 'hashlib'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_it_is_found_by_its_name():
