@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import re
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def _inside(name: str, flags: list[str]) -> int:
     packages = ["device_api_core", "device_api_dcgm", "device_api_nvsentinel_bridge"]
     with atheris.instrument_imports(include=[*packages, "device_api_transport_h2"]):
         from targets import TARGETS
+    logging.disable()  # what services say of each input
     atheris.Setup([sys.argv[0], *flags], TARGETS[name])
     atheris.Fuzz()
     return 0

@@ -195,7 +195,7 @@ async def test_a_slow_watcher_is_ended_and_everybody_else_gets_everything(
 async def test_a_slow_watcher_that_never_reads_leaves_no_task_behind(
     run_daemon: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("device_api_core.server.grpcio._ABORT_SECONDS", 0.3)
+    monkeypatch.setattr("device_api_core.server.handlers._ABORT_SECONDS", 0.3)
     running = await run_daemon(tuning=Tuning(queue_events=8))
     # The h2 transport has no task per watch to begin with.
     h2 = sys.modules.get("device_api_transport_h2.calls")

@@ -4,7 +4,6 @@ and the services behind both transports."""
 from __future__ import annotations
 
 import asyncio
-import logging
 import string
 
 import grpc
@@ -30,7 +29,6 @@ def h2_words(data: bytes) -> None:
 
 def rpc(data: bytes) -> None:
     """Any calls of any methods: answers, or errors of ours that change nothing."""
-    logging.disable()
     with asyncio.Runner() as runner:
         runner.run(_calls(Source(data)))
 
