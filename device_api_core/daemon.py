@@ -30,9 +30,9 @@ from device_api_core.server.caretaker import Caretaker
 from device_api_core.server.doors import Doors
 from device_api_core.server.faces import PROVIDER_FLAG, Faces
 from device_api_core.server.http import HttpEndpoint
-from device_api_core.server.limits import Traffic
 from device_api_core.server.observer import Observer
 from device_api_core.server.pages import Pages, health_pages, metrics_pages
+from device_api_core.server.traffic import Traffic
 from device_api_core.server.transport import CONSUMER_FLAG, Face, Listening, load_transport
 from device_api_core.settings import Settings
 from device_api_core.watch import (

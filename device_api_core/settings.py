@@ -88,8 +88,8 @@ class Settings:
     )
     max_reads_per_second: int = _setting(
         10_000,
-        "Reads a second from one client: the holder of a certificate, a TCP connection, or "
-        "everybody at one unix socket. Faster calls wait, then are refused.",
+        "Reads a second from one client: the holder of a certificate, a TCP connection, a process "
+        "at a unix socket (transport h2) or everybody there. Faster calls wait, then are refused.",
     )
     max_writes_per_second: int = _setting(3_000, "Writes a second from one client, likewise.")
     http_address: str = _setting("127.0.0.1", "Host of the health and metrics ports.")

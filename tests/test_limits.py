@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_api_core.errors import RATE, LimitExceeded
-from device_api_core.server.limits import Limiter, Limits, Peer, Traffic, thread_seconds
-from device_api_core.watch import WATCHER_LIMIT
+from device_api_core.server.limits import Limiter, Limits, Peer
+from device_api_core.server.traffic import Traffic, thread_seconds
+from device_api_core.watch import MAX_WATCHES, WATCHER_LIMIT
 
 
 class Clock:
@@ -93,15 +94,17 @@ def test_several_peers_share_four_fifths_of_the_loop(clock, traffic, peers, part
         clock.now += 0.00025
         everybody[number % peers].arrive(writes=False)
     for peer in everybody:
+        clock.worked += 0.00025
         pace = traffic.pace(peer, clock.now)
     assert pace == pytest.approx(part, rel=0.05)
 
 
-def test_beside_others_a_greedy_peer_waits_for_its_turn(clock, traffic):
+def test_beside_others_a_greedy_peer_waits_for_its_turn(clock):
+    traffic = Traffic(clock, clock)  # it is busy all the time
     greedy, other = Peer(Limits(reads=100_000), traffic), Peer(Limits(), traffic)
     assert granted(greedy, clock, 1, 1 / 20_000) == pytest.approx(20_000, rel=0.01)
     other.arrive(writes=False)
-    assert granted(greedy, clock, 1, 1 / 20_000) == pytest.approx(4_000, rel=0.02)
+    assert granted(greedy, clock, 1, 1 / 20_000) == pytest.approx(8_000, rel=0.02)
 
 
 def test_others_who_have_gone_no_longer_count(clock, traffic):
@@ -222,3 +225,59 @@ def test_time_of_this_thread_goes_on_with_its_work():
     total = sum(range(3_000_000))
     assert total
     assert thread_seconds() - before > 0.005
+
+
+def test_a_process_may_watch_more_than_another_client_and_not_all(traffic):
+    limiter = Limiter(Limits(streams=2), traffic)
+    process = limiter.process(7)
+    assert limiter.process(7) is process
+    for _ in range(6):
+        process.open_stream()
+    with pytest.raises(LimitExceeded, match="all 6 streams"):
+        process.open_stream()
+
+
+def test_a_process_leaves_watches_to_others():
+    assert Limits().of_a_process.streams < 0.8 * MAX_WATCHES
+
+
+def test_who_uses_more_than_its_part_of_the_loop_rests(clock, traffic):
+    limiter = Limiter(traffic=traffic)
+    greedy, other = limiter.peer("greedy"), limiter.peer("other")
+    greedy.used(1.0)
+    assert greedy.rest() <= 0  # alone
+    other.arrive(writes=False)
+    # Two tenths of a second of work are its part of half a second.
+    clock.now += 0.2
+    greedy.used(0.2)
+    other.used(0.001)
+    assert greedy.rest() == pytest.approx(0.3 - 0.005)
+    assert other.rest() <= 0
+    assert not greedy.idle
+    clock.now += 0.3
+    assert greedy.rest() <= 0
+    assert greedy.idle
+
+
+def test_what_is_not_used_cannot_be_saved(clock, traffic):
+    limiter = Limiter(traffic=traffic)
+    greedy, other = limiter.peer("greedy"), limiter.peer("other")
+    for _ in range(10):
+        clock.now += 0.5
+        other.arrive(writes=False)
+        greedy.used(0.0)
+    clock.now += 0.1
+    greedy.used(0.1)
+    assert greedy.rest() == pytest.approx(0.15 - 0.005)
+
+
+def test_who_has_calls_that_wait_rests_for_a_moment(clock, traffic):
+    peer = Limiter(Limits(reads=100, burst=1), traffic).peer("a")
+    peer.arrive(writes=False)
+    assert peer.rest() <= 0
+    while peer.arrive(writes=False) < 0.015:
+        pass
+    assert peer.rest() == pytest.approx(0.03)
+    for _ in range(400):
+        peer.arrive(writes=False)
+    assert peer.rest() == 0.05

@@ -57,7 +57,9 @@ def run(bench: Workbench) -> list[Figure]:
     except Unbuildable as reason:
         bench.say(f"Go peer: skipped, for {reason}")
         return []
-    transport = ("--transport", "h2")
+    # The peer knows no limits, and the load is one client.
+    rates = [f"--max-{kind}-per-second=1000000" for kind in ("reads", "writes")]
+    transport = ("--transport", "h2", *rates)
     with ExitStack() as stack:
         load = GoLoad(programs)
         stack.enter_context(ended(load))

@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device_api_core.server.limits import Limiter
+from device_api_core.server.sockets import credentials
 
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0
-_CREDENTIALS = struct.Struct("3i")
 _OUTQ = struct.Struct("i")
 _FDS = Path("/proc/self/fd")
 _CROWDED = 0.75
@@ -125,10 +125,7 @@ def connections(addresses: Set[str]) -> Iterator[Connection]:
             if _local(found) not in addresses:
                 continue
             found.getpeername()  # raises for the listener
-            pid, uid = 0, -1
-            if found.family == socket.AF_UNIX:
-                packed = found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-                pid, uid, _ = _CREDENTIALS.unpack(packed)
+            pid, uid = credentials(found)
             waiting = _OUTQ.unpack(fcntl.ioctl(found, termios.TIOCOUTQ, bytes(_OUTQ.size)))[0]
             yield Connection(int(path.name), os.fstat(found.fileno()).st_ino, pid, uid, waiting)
 

@@ -12,10 +12,11 @@ from device_api_core.cache import DeviceCache
 from device_api_core.intake import Intake
 from device_api_core.metrics import Metrics
 from device_api_core.reservations import SoleProvider
-from device_api_core.server.limits import Limiter, Traffic
+from device_api_core.server.limits import Limiter
 from device_api_core.server.provider_service import ProviderService
 from device_api_core.server.services import GpuService
 from device_api_core.server.sockets import MAX_PATH_BYTES
+from device_api_core.server.traffic import Traffic
 from device_api_core.server.transport import Face, Listening, load_transport
 from device_api_core.watch import WatchHub
 

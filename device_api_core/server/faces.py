@@ -17,10 +17,11 @@ from device_api_core.server.identity import (
     SharedSocket,
     for_operators,
 )
-from device_api_core.server.limits import Limiter, Limits, Traffic
+from device_api_core.server.limits import Limiter, Limits
 from device_api_core.server.provider_service import ProviderService
 from device_api_core.server.services import GpuService
 from device_api_core.server.tls import TlsFiles
+from device_api_core.server.traffic import Traffic
 from device_api_core.server.transport import Face, Method
 from device_api_core.settings import Settings
 from device_api_core.validation import check_provider_id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -31,16 +30,6 @@ class Guard:
             return self.limiter.everybody
         return self.limiter.peer(CALLER.get() or address)
 
-    async def turn(self, peer: Peer) -> None:
-        """Wait for the peer's turn. Raises ``LimitExceeded`` if there is none."""
-        await self.limiter.call(peer, _nothing, b"", writes=False)
-
-    async def paced(self, peer: Peer, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The requests, each when it is the peer's turn."""
-        async for request in requests:
-            await self.turn(peer)
-            yield request
-
 
 class Unknown(grpc.GenericRpcHandler):
     """Answers what nobody else does, at the caller's pace."""
@@ -53,7 +42,7 @@ class Unknown(grpc.GenericRpcHandler):
     ) -> grpc.RpcMethodHandler[Any, Any]:
         async def refuse(_requests: Any, context: Context) -> None:
             try:
-                await self._guard.turn(self._guard.peer(context))
+                await self._guard.limiter.turn(self._guard.peer(context))
             except LimitExceeded as error:
                 await abort(context, error)
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
@@ -65,7 +54,3 @@ class Unknown(grpc.GenericRpcHandler):
 async def abort(context: Context, error: DeviceApiError) -> None:
     """End the call with the error's status and reason."""
     await context.abort(grpc.StatusCode[error.code], error.message, tuple(trailing_metadata(error)))
-
-
-async def _nothing(_: bytes) -> None:
-    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -66,17 +66,14 @@ def _exchange(method: Exchange, metrics: Metrics, guard: Guard) -> Any:
     calls = metrics.calls(method.service, method.name, method.kind)
 
     async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
-        peer = guard.peer(context)
-
-        async def run(_: bytes) -> None:
-            with guard.limiter.stream(peer):
-                # Each request is a read. What writes is bounded by itself, and others wait for it.
-                each = requests if method.writes else guard.paced(peer, requests)
-                await method.run(each, context.write)
+        def run(each: AsyncIterator[bytes]) -> Awaitable[None]:
+            return method.run(each, context.write)
 
         try:
-            turn = guard.limiter.call(peer, run, b"", writes=method.writes)
-            await recorded(method, turn, calls)
+            exchange = guard.limiter.exchange(
+                guard.peer(context), run, requests, writes=method.writes
+            )
+            await recorded(method, exchange, calls)
         except DeviceApiError as error:
             await abort(context, error)
 

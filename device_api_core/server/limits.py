@@ -1,7 +1,8 @@
 """How much one peer may ask for, so that it cannot starve the others.
 
 A peer is what the transport can tell apart: the holder of a client certificate, else a TCP
-connection, else everybody at one unix socket. A peer that calls faster than its rate waits for its
+connection, else a process at a unix socket, or everybody there where processes cannot be told
+apart. A peer that calls faster than its rate waits for its
 turn, and one that would wait too long is refused. Waiting costs the server nothing, while a refusal
 costs as much as an answer. When several peers call, each is held to a pace that leaves the event
 loop room for the others.
@@ -11,14 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-import time
-from collections.abc import Awaitable, Callable, Hashable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from device_api_core.errors import RATE, LimitExceeded
+from device_api_core.server.traffic import Traffic
 from device_api_core.watch import MAX_WATCHES, WATCHER_LIMIT
 
 Result = TypeVar("Result")
@@ -27,30 +27,10 @@ UNSENT_BYTES = 64 * 1024 * 1024
 LARGE_BYTES = 64 * 1024
 """Answers beyond this count until the client has taken them."""
 
-_SHARE = 0.8
-"""Of the event loop's time, what all peers together get as soon as they are several, each the same
-part of it: one that wants everything leaves room for the rest."""
-_SLOWEST_PER_SECOND = 20
-_SAMPLE_CALLS = 256
-_CHEAPEST_SECONDS, _DEAREST_SECONDS = 0.0001, 0.002
-_WINDOW_SECONDS = 1.0
-_SCHEDSTAT = "/proc/thread-self/schedstat"
 _LONGEST_WAIT_SECONDS = 5.0
+_LONGEST_REST_SECONDS = 0.05
+"""For which a peer is not heard because its calls wait: it may want to cancel them."""
 _REMEMBERED = 1_024
-
-
-def thread_seconds() -> float:
-    """What this thread has run, and has waited for a processor that others used."""
-    try:
-        descriptor = os.open(_SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        # A kernel that does not keep these counts the first one elsewhere.
-        return time.thread_time()
-    try:
-        running, waiting, _ = os.read(descriptor, 128).split()
-    finally:
-        os.close(descriptor)
-    return (int(running) + int(waiting)) / 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,54 +49,26 @@ class Limits:
         """The same where a peer is everybody at a socket, who may all come back at once."""
         return replace(self, burst=256, calls=4_096, streams=MAX_WATCHES)
 
-
-class Traffic:
-    """Who calls, over all faces of one event loop, and what a call costs that loop. ``clock`` is
-    monotonic seconds, ``spent`` the seconds of this thread that were not idle."""
-
-    __slots__ = ("_before", "_began", "_calls", "_cost", "_now", "_spent", "_spent_before", "clock")
-
-    def __init__(
-        self,
-        clock: Callable[[], float] = time.monotonic,
-        spent: Callable[[], float] = thread_seconds,
-    ) -> None:
-        self.clock = clock
-        self._spent = spent
-        self._spent_before = spent()
-        self._cost = _CHEAPEST_SECONDS
-        self._calls = 0
-        self._began = -math.inf
-        self._before = 0
-        self._now = 0
-
-    def pace(self, peer: Peer, now: float) -> float:
-        """Note a call; returns how many a second its peer may make beside the others who have
-        called lately."""
-        self._calls += 1
-        if self._calls >= _SAMPLE_CALLS:
-            self._measure()
-        if now - self._began >= _WINDOW_SECONDS:
-            self._before = self._now if now - self._began < 2 * _WINDOW_SECONDS else 0
-            self._began, self._now = now, 0
-        if peer.seen != self._began:
-            peer.seen = self._began
-            self._now += 1
-        peers = max(self._now, self._before)
-        return math.inf if peers < 2 else max(_SHARE / self._cost / peers, _SLOWEST_PER_SECOND)
-
-    def _measure(self) -> None:
-        spent = self._spent()
-        cost = (spent - self._spent_before) / self._calls
-        self._spent_before, self._calls = spent, 0
-        # Between these, whatever else the thread did: a start, a scrape, a long sleep.
-        self._cost = min(max(cost, _CHEAPEST_SECONDS), _DEAREST_SECONDS)
+    @property
+    def of_a_process(self) -> Limits:
+        """The same where a peer is a process of this node: it may call and watch for many others,
+        and still leaves watches to the rest."""
+        return replace(self, calls=4 * self.calls, streams=3 * self.streams)
 
 
 class Peer:
     """The account of one peer."""
 
-    __slots__ = ("_limits", "_next_read", "_next_write", "_traffic", "calls", "seen", "streams")
+    __slots__ = (
+        "_limits",
+        "_next_read",
+        "_next_write",
+        "_traffic",
+        "calls",
+        "paid_until",
+        "seen",
+        "streams",
+    )
 
     def __init__(self, limits: Limits, traffic: Traffic) -> None:
         self._limits = limits
@@ -124,14 +76,32 @@ class Peer:
         self._next_read = self._next_write = 0.0
         self.seen = -math.inf
         """When the window began in which it was last counted; the traffic's business."""
+        self.paid_until = -math.inf
+        """The time of the loop that it has used counts as its own until then; the traffic's
+        business, too."""
         self.calls = 0
         self.streams = 0
 
     @property
     def idle(self) -> bool:
         """Whether forgetting this account gives nothing away."""
-        due = max(self._next_read, self._next_write)
+        due = max(self._next_read, self._next_write, self.paid_until)
         return not self.calls and not self.streams and due < self._traffic.clock()
+
+    def used(self, seconds: float) -> None:
+        """Note that the loop has just worked so long for it, whatever it wanted."""
+        self._traffic.charge(self, seconds)
+
+    def debt(self) -> float:
+        """For how many seconds nothing should be heard of it, if that is more than 0: until others
+        have had their part. Only a transport that can hold a client back asks."""
+        return self.paid_until - self._traffic.clock()
+
+    def rest(self) -> float:
+        """The same after something was heard. More calls would only wait beside those that do, or
+        be refused."""
+        waits = max(self._next_read, self._next_write) - self._traffic.clock()
+        return max(self.debt(), min(waits, _LONGEST_REST_SECONDS))
 
     def open_stream(self) -> None:
         """Count a stream. Raises ``LimitExceeded`` for one too many."""
@@ -141,6 +111,10 @@ class Peer:
                 reason=WATCHER_LIMIT,
             )
         self.streams += 1
+
+    def close_stream(self) -> None:
+        """One of the counted streams is over."""
+        self.streams -= 1
 
     def arrive(self, *, writes: bool) -> float:
         """Take a turn for a call; returns how many seconds it has to wait for it.
@@ -200,12 +174,17 @@ class Limiter:
 
     def peer(self, key: Hashable) -> Peer:
         """The account of the peer that the transport tells apart by ``key``."""
-        found = self._peers.get(key)
-        if found is None:
-            if len(self._peers) >= _REMEMBERED:
-                self._peers = {k: p for k, p in self._peers.items() if not p.idle}
-            found = self._peers[key] = Peer(self._limits, self._traffic)
-        return found
+        return self._peers.get(key) or self._open(key, self._limits)
+
+    def process(self, pid: int) -> Peer:
+        """The account of a process that is connected to a unix socket."""
+        return self._peers.get(pid) or self._open(pid, self._limits.of_a_process)
+
+    def _open(self, key: Hashable, limits: Limits) -> Peer:
+        if len(self._peers) >= _REMEMBERED:
+            self._peers = {k: p for k, p in self._peers.items() if not p.idle}
+        opened = self._peers[key] = Peer(limits, self._traffic)
+        return opened
 
     async def call(
         self, peer: Peer, call: Callable[[bytes], Awaitable[Result]], data: bytes, *, writes: bool
@@ -221,6 +200,33 @@ class Limiter:
         finally:
             peer.calls -= 1
 
+    async def turn(self, peer: Peer) -> None:
+        """Wait for the peer's turn. Raises ``LimitExceeded`` if there is none."""
+        await self.call(peer, _nothing, b"", writes=False)
+
+    async def exchange(
+        self,
+        peer: Peer,
+        run: Callable[[AsyncIterator[bytes]], Awaitable[None]],
+        requests: AsyncIterator[bytes],
+        *,
+        writes: bool,
+    ) -> None:
+        """Run an exchange when it is the peer's turn. Raises as :meth:`call` and
+        :meth:`stream`."""
+
+        async def begin(_: bytes) -> None:
+            with self.stream(peer):
+                # Each request is a read. What writes is bounded by itself, and others wait for it.
+                await run(requests if writes else self._paced(peer, requests))
+
+        await self.call(peer, begin, b"", writes=writes)
+
+    async def _paced(self, peer: Peer, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for request in requests:
+            await self.turn(peer)
+            yield request
+
     @contextmanager
     def stream(self, peer: Peer) -> Iterator[None]:
         """A stream of the peer is open inside. Raises ``LimitExceeded`` for one too many."""
@@ -228,7 +234,7 @@ class Limiter:
         try:
             yield
         finally:
-            peer.streams -= 1
+            peer.close_stream()
 
     async def room(self, size: int) -> Callable[[], None]:
         """Wait until a large answer has room beside those that clients have not taken yet; returns
@@ -249,3 +255,7 @@ class Limiter:
             self._taken.set()
 
         return taken
+
+
+async def _nothing(_: bytes) -> None:
+    return None

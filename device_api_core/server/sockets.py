@@ -14,9 +14,11 @@ import logging
 import os
 import socket
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from device_api_core.errors import SettingsError
 
@@ -29,6 +31,24 @@ BURST = 1
 """Connections that asyncio accepts in one step; it takes the backlog for it. When it has no file
 left for them, it writes so many log entries and starts so many timers, every second. More than that
 may wait if ``listen`` is called once more afterwards."""
+_CREDENTIALS = struct.Struct("3i")
+
+
+class Credentials(NamedTuple):
+    """Who connected, as the kernel knows it: 0 and -1 over TCP. ``pid`` is 0, too, where this
+    process cannot see that one: another pod's, without the node's process namespace."""
+
+    pid: int
+    uid: int
+
+
+def credentials(connection: socket.socket) -> Credentials:
+    """Who is at the other end."""
+    if connection.family != socket.AF_UNIX:
+        return Credentials(0, -1)
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(packed)
+    return Credentials(pid, uid)
 
 
 class SocketClaim:

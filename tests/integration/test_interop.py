@@ -6,13 +6,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from process import Server
+from process import Server, need
 from wire import GPU_SERVICE, Api
 
 from device_api_core._proto import gpu_pb2
@@ -49,15 +48,6 @@ def h2() -> Iterator[Server]:
         assert not running.tracebacks, running.text
 
 
-def need(program: str, package: str = "") -> str:
-    """The program's path. Only outside of CI may it be missing."""
-    found = shutil.which(program) or shutil.which(Path(sys.executable).with_name(program))
-    if found is None and not os.environ.get("CI"):
-        pytest.skip(f"{program} is not installed: apt install {package or program}")
-    assert found is not None, f"CI has to install {program}"
-    return found
-
-
 def run(*command: str | Path, **how: str) -> str:
     """What a program prints."""
     done = subprocess.run(
@@ -89,11 +79,13 @@ def test_grpc_go(h2, tmp_path):
     how = {"GO111MODULE": "off", "GOPATH": str(GO_PACKAGES), "GOFLAGS": "", "CGO_ENABLED": "0"}
     built = run(go, "build", "-o", client, CLIENTS / "interop.go", **how)
     assert client.exists(), built
-    assert run(client, h2.socket).split("\n") == [
+    assert run(client, h2.socket, h2.provider_socket).split("\n") == [
         "unary OK",
         "error NotFound",
         "large NotFound",
         "too-large ResourceExhausted",
+        "large-of-providers NotFound",
+        "too-large-of-providers ResourceExhausted",
         "compressed Unimplemented",
         "unknown-method Unimplemented",
         "watch OK",

@@ -25,22 +25,32 @@ func main() {
 		return (&net.Dialer{}).DialContext(ctx, "unix", path)
 	}
 	// The path becomes the request's :authority, as with any unix socket in grpc-go of that age.
-	connection, err := grpc.Dial(os.Args[1], grpc.WithInsecure(), grpc.WithContextDialer(dial))
-	if err != nil {
-		panic(err)
+	connect := func(path string) *grpc.ClientConn {
+		connection, err := grpc.Dial(path, grpc.WithInsecure(), grpc.WithContextDialer(dial))
+		if err != nil {
+			panic(err)
+		}
+		return connection
 	}
+	connection := connect(os.Args[1])
 	client := grpc_health_v1.NewHealthClient(connection)
+	ofProviders := grpc_health_v1.NewHealthClient(connect(os.Args[2]))
 	ctx, done := context.WithTimeout(context.Background(), 20*time.Second)
 	defer done()
 
-	check := func(name string, options ...grpc.CallOption) error {
+	checkBy := func(client grpc_health_v1.HealthClient, name string, options ...grpc.CallOption) error {
 		_, err := client.Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: name}, options...)
 		return err
 	}
+	check := func(name string, options ...grpc.CallOption) error {
+		return checkBy(client, name, options...)
+	}
 	say("unary", check(service))
 	say("error", check("no.such.Service"))
-	say("large", check(strings.Repeat("x", 1<<20)))
-	say("too-large", check(strings.Repeat("x", 5<<20)))
+	say("large", check(strings.Repeat("x", 15<<10)))
+	say("too-large", check(strings.Repeat("x", 17<<10)))
+	say("large-of-providers", checkBy(ofProviders, strings.Repeat("x", 1<<20)))
+	say("too-large-of-providers", checkBy(ofProviders, strings.Repeat("x", 5<<20)))
 	say("compressed", check(service, grpc.UseCompressor(gzip.Name)))
 	say("unknown-method", connection.Invoke(ctx, "/"+service+"/Nothing",
 		&grpc_health_v1.HealthCheckRequest{}, &grpc_health_v1.HealthCheckResponse{}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 from wire import Api
@@ -23,6 +25,15 @@ PROGRAM = str(Path(sys.executable).with_name("device-api-server"))
 _SCRUBBED = ("DEVICE_API_", "NODE_NAME", "GRPC_")
 TRANSPORT = "DEVICE_API_TRANSPORT"
 """The one setting that stays: CI runs these tests again on another transport."""
+
+
+def need(program: str, package: str = "") -> str:
+    """The program's path. Only outside of CI may it be missing."""
+    found = shutil.which(program) or shutil.which(Path(sys.executable).with_name(program))
+    if found is None and not os.environ.get("CI"):
+        pytest.skip(f"{program} is not installed: apt install {package or program}")
+    assert found is not None, f"CI has to install {program}"
+    return found
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:

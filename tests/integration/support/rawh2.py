@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
+DATA, HEADERS, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 4, 6, 7, 8
 END_STREAM, END_HEADERS = 1, 4
 
 
@@ -22,6 +22,22 @@ def _field(name: str, value: str) -> bytes:
     for text in (name.encode(), value.encode()):
         encoded += bytes([len(text)]) + text
     return encoded
+
+
+def request(path: str, stream: int, message: bytes = b"") -> bytes:
+    """A whole call."""
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": path,
+        ":authority": "node",
+        "content-type": "application/grpc",
+        "te": "trailers",
+    }
+    block = b"".join(_field(name, value) for name, value in fields.items())
+    body = b"\0" + struct.pack(">I", len(message)) + message
+    headers = frame(HEADERS, block, flags=END_HEADERS, stream=stream)
+    return headers + frame(DATA, body, flags=END_STREAM, stream=stream)
 
 
 class RawConnection:
@@ -45,21 +61,8 @@ class RawConnection:
 
     def call(self, path: str, message: bytes = b"") -> None:
         """Begin a call."""
-        fields = {
-            ":method": "POST",
-            ":scheme": "http",
-            ":path": path,
-            ":authority": "node",
-            "content-type": "application/grpc",
-            "te": "trailers",
-        }
-        block = b"".join(_field(name, value) for name, value in fields.items())
-        body = b"\0" + struct.pack(">I", len(message)) + message
         stream, self._next_stream = self._next_stream, self._next_stream + 2
-        self.send(
-            frame(HEADERS, block, flags=END_HEADERS, stream=stream)
-            + frame(DATA, body, flags=END_STREAM, stream=stream)
-        )
+        self.send(request(path, stream, message))
 
     def frames(self) -> Iterator[tuple[int, bytes]]:
         """Kind and payload of every frame until the server closes."""

@@ -13,7 +13,8 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from device_api_core.errors import DeviceApiError, LimitExceeded
-from device_api_core.server.transport import EventStream, Exchange, ServerStream, internal
+from device_api_core.server.limits import Peer
+from device_api_core.server.transport import EventStream, internal
 from device_api_transport_h2.routes import Route
 from device_api_transport_h2.status import UNREAD_TEXT, trailers, trailers_of
 
@@ -119,7 +120,7 @@ class UnaryCall(RequestCall):
     __slots__ = ()
 
     def _begin(self, request: bytes) -> Coroutine[Any, Any, None]:
-        return self._answer(self.route.answer(request))
+        return self._answer(self.route.answer(self.connection.peer, request))
 
     def wait(self, started: Coroutine[Any, Any, bytes], waited: Any) -> None:
         """Go on with a call that was started and has to wait for ``waited``."""
@@ -137,27 +138,29 @@ class UnaryCall(RequestCall):
 class WatchCall(RequestCall):
     """One request, many responses, which are taken as the client reads them."""
 
-    __slots__ = ("_error", "_stream")
+    __slots__ = ("_error", "_peer", "_stream")
 
     def __init__(self, connection: Connection, stream: int, route: Route) -> None:
         super().__init__(connection, stream, route)
         self._stream: EventStream | None = None
+        self._peer: Peer | None = None
         self._error: DeviceApiError | None = None
 
     def _begin(self, request: bytes) -> Coroutine[Any, Any, None]:
         return self._open(request)
 
     async def _open(self, request: bytes) -> None:
-        method = self.route.method
-        assert isinstance(method, ServerStream)
         self.route.began()
+        peer = self.connection.peer
         try:
-            stream = await method.open(request)
+            peer.open_stream()
+            self._peer = peer
+            stream = await self.route.open(peer, request)
         except DeviceApiError as error:
             self._end(error)
         except Exception:  # noqa: BLE001
             # The last handler before the wire, as for unary calls.
-            self._end(internal(method))
+            self._end(internal(self.route.method))
         else:
             self._stream = stream
             stream.on_ready = self._ready
@@ -211,6 +214,9 @@ class WatchCall(RequestCall):
             self._stream.on_ready = None
             self._stream.close()
             self._stream = None
+        if self._peer is not None:
+            self._peer.close_stream()
+            self._peer = None
 
 
 class ExchangeCall(Call):
@@ -234,10 +240,9 @@ class ExchangeCall(Call):
         self._arrived.set()
 
     async def _run(self) -> None:
-        method = self.route.method
-        assert isinstance(method, Exchange)
+        exchange = self.route.exchange(self.connection.peer, self._received(), self._respond)
         try:
-            await self.route.recorded(method.run(self._received(), self._respond))
+            await exchange
         except DeviceApiError as error:
             self.fail(error)
         else:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
-from device_api_core.validation import MAX_MESSAGE_BYTES
+from device_api_core.server.limits import Limiter, Peer
+from device_api_core.server.sockets import Credentials
 from device_api_transport_h2 import _engine
 from device_api_transport_h2.calls import WatchCall
 from device_api_transport_h2.dispatch import Calls
-from device_api_transport_h2.routes import Route
+from device_api_transport_h2.routes import Refused, Route
 from device_api_transport_h2.status import UNREAD, Trailers
 from device_api_transport_h2.turn import Turn
 
@@ -30,10 +33,19 @@ READ_BYTES = 4 * 1024
 _WRITE_BYTES = 64 * 1024
 _GREETING_SECONDS = 10.0
 """In which a client must have said something, or it holds a place for nothing."""
-
 _STALLED_SECONDS = 30.0
 """In which a client must read something of what it was sent. That a call's answer waits for the
 client's window is no stall."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the connections of a face have together."""
+
+    routes: Mapping[bytes, Route]
+    limiter: Limiter
+    max_request_bytes: int
+    turn: Turn
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -43,23 +55,28 @@ class Connection(asyncio.BufferedProtocol):
     _buffer = memoryview(bytearray(READ_BYTES))
 
     def __init__(
-        self, routes: Mapping[bytes, Route], turn: Turn, ended: Callable[[Connection], None]
+        self, who: Credentials, served: Served, ended: Callable[[Connection], None]
     ) -> None:
-        self._turn = turn
+        self.who = who
+        self._limiter = served.limiter
+        self._turn = served.turn
         self._ended = ended
         self._session = _engine.Session(
-            max_message_bytes=MAX_MESSAGE_BYTES,
+            max_message_bytes=served.max_request_bytes,
             max_header_bytes=MAX_HEADER_BYTES,
             max_buffered_bytes=MAX_BUFFERED_BYTES,
             max_unread_bytes=MAX_UNREAD_BYTES,
             max_streams=MAX_STREAMS,
             window_bytes=WINDOW_BYTES,
         )
-        self._calls = Calls(self, routes)
+        self._calls = Calls(self, served.routes)
         self._hungry: dict[WatchCall, None] = {}
+        self._key = object()
         self._loop = asyncio.get_running_loop()
         self._flush_due = False
         self._paused = False
+        self._resting: asyncio.TimerHandle | None = None
+        self._held = b""
         self._drained: asyncio.Future[None] | None = None
         self._greeted = False
         # Who says nothing, or reads nothing.
@@ -81,8 +98,16 @@ class Connection(asyncio.BufferedProtocol):
         if not self._greeted:
             self._greeted = True
             self._overdue.cancel()
+        if self._rests(self.peer.debt()):
+            # Another connection of the same client has just had its part.
+            self._held = bytes(self._buffer[:nbytes])
+        else:
+            self._receive(self._buffer[:nbytes])
+
+    def _receive(self, data: bytes | memoryview) -> None:
+        began = perf_counter()
         try:
-            events = self._session.receive(self._buffer[:nbytes])
+            events = self._session.receive(data)
         except (ConnectionError, MemoryError) as error:
             self._break(error)
             return
@@ -90,30 +115,56 @@ class Connection(asyncio.BufferedProtocol):
         self._flush_due = True
         self._calls.heed(events)
         self._flush()
+        peer = self.peer
+        peer.used(perf_counter() - began)
+        self._rests(peer.rest())
 
     def eof_received(self) -> None:
         """A client that writes no more is gone: gRPC knows no half-closed connection."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._overdue.cancel()
+        if self._resting is not None:
+            self._resting.cancel()
+        began = perf_counter()
         self._ended(self)
         self._calls.close()
         self._hungry.clear()
         self._session.close()
         self._wake_writers()
+        self.peer.used(perf_counter() - began)
 
     def pause_writing(self) -> None:
         self._paused = True
         self._overdue.cancel()
-        self._overdue = self._loop.call_later(_STALLED_SECONDS, self.cut)
+        self._overdue = self._loop.call_later(_STALLED_SECONDS, self.cut, "it hardly reads")
         # Who does not read what was asked for need not ask for more.
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._paused = False
         self._overdue.cancel()
-        self._transport.resume_reading()
+        if self._resting is None:
+            self._transport.resume_reading()
         self._flush()
+
+    def _rests(self, seconds: float) -> bool:
+        """Whether the client has had its part. What it sends waits in the socket then."""
+        if seconds <= 0:
+            return False
+        self._transport.pause_reading()
+        self._resting = self._loop.call_later(seconds, self._rested)
+        return True
+
+    def _rested(self) -> None:
+        self._resting = None
+        if self._rests(self.peer.debt()):
+            return
+        if self._held:
+            held, self._held = self._held, b""
+            self._receive(held)
+        if not self._paused and self._resting is None:
+            self._transport.resume_reading()
 
     # --- from the calls
 
@@ -143,8 +194,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def refuse(self, stream: int, ending: Trailers) -> None:
         """End a call whose request breaks a rule, and heed nothing more of it."""
-        self.finish(stream, ending, drop=True)
-        self._calls.forget(stream)
+        self._calls.refuse(stream, Refused(ending))
 
     def reset(self, stream: int, error: int) -> None:
         self._session.reset(stream, error)
@@ -171,6 +221,13 @@ class Connection(asyncio.BufferedProtocol):
         """Whether the client has too much to read already."""
         return self._session.crowded
 
+    @property
+    def peer(self) -> Peer:
+        """The account of who calls: the process, or the connection if that cannot be seen."""
+        # Asked for each time, since accounts that owe nothing are forgotten.
+        pid = self.who.pid
+        return self._limiter.process(pid) if pid else self._limiter.peer(self._key)
+
     # --- from the server
 
     @property
@@ -188,8 +245,10 @@ class Connection(asyncio.BufferedProtocol):
         self._session.go_away(last)
         self._flush()
 
-    def cut(self) -> None:
-        """End it now."""
+    def cut(self, why: str = "") -> None:
+        """End it now; a reason is logged."""
+        if why:
+            logger.warning("connection cut", extra={**self.who._asdict(), "outcome": why})
         self._transport.abort()
 
     # --- to the socket

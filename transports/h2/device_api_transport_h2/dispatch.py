@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from device_api_core.errors import DeviceApiError
+from device_api_core.errors import DeviceApiError, LimitExceeded
+from device_api_core.server.limits import Peer
 from device_api_core.server.transport import Exchange, Method, ServerStream, Unary
 from device_api_transport_h2 import _engine
 from device_api_transport_h2.calls import Call, ExchangeCall, UnaryCall, WatchCall
@@ -60,10 +61,29 @@ class Calls:
         if (call := self._open.pop(stream, None)) is not None:
             call.closed()
 
+    def refuse(self, stream: int, refused: Refused) -> None:
+        """End a request that breaks a rule. A refusal waits for its turn as an answer does, or who
+        wants everything would ask for refusals."""
+        self.forget(stream)
+        peer = self._connection.peer
+        try:
+            delay = peer.arrive(writes=False)
+        except LimitExceeded as error:
+            delay, refused = 0.0, Refused(trailers_of(error))
+        peer.calls += 1
+        if delay > 0:
+            asyncio.get_running_loop().call_later(delay, self._refused, stream, refused, peer)
+        else:
+            self._refused(stream, refused, peer)
+
     def close(self) -> None:
         """The connection is lost."""
         for stream in tuple(self._open):
             self.forget(stream)
+
+    def _refused(self, stream: int, refused: Refused, peer: Peer) -> None:
+        peer.calls -= 1
+        self._connection.finish(stream, refused.trailers, drop=True, status=refused.status)
 
     def _on_request(self, stream: int, value: Any) -> None:
         head, message = value
@@ -76,7 +96,7 @@ class Calls:
             call.message(message)
             call.ended()
             return
-        answer = route.answer(message)
+        answer = route.answer(self._connection.peer, message)
         try:
             waited = answer.send(None)
         except StopIteration as stop:
@@ -97,7 +117,7 @@ class Calls:
         try:
             return route_of(head, self._routes)
         except Refused as refused:
-            self._connection.finish(stream, refused.trailers, status=refused.status)
+            self.refuse(stream, refused)
             return None
 
     def _begin(self, call: Call, head: Head) -> None:
@@ -116,7 +136,7 @@ class Calls:
 
     def _on_refused(self, stream: int, value: Any) -> None:
         code, text = value
-        self._connection.refuse(stream, trailers(code_name(code), text))
+        self.refuse(stream, Refused(trailers(code_name(code), text)))
 
     def _on_closed(self, stream: int, _value: Any) -> None:
         self.forget(stream)

@@ -1,17 +1,24 @@
-"""Routes: which method a request is for, and where its calls are recorded."""
+"""Routes: which method a request is for, whose turn its calls wait for, where they are recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from device_api_core.errors import DeviceApiError
 from device_api_core.metrics import Calls, Metrics
-from device_api_core.server.transport import Method, Unary, count_stream, recorded
+from device_api_core.server.limits import Limiter, Peer
+from device_api_core.server.transport import (
+    EventStream,
+    Exchange,
+    Method,
+    ServerStream,
+    Unary,
+    count_stream,
+    recorded,
+)
 from device_api_transport_h2.status import UNCOMPRESSED_ONLY, Trailers, http_refusal, trailers
-
-Result = TypeVar("Result")
 
 Head = tuple[bytes, bytes, bytes | None, float | None, bytes | None]
 """Of a request, as the engine tells it: path, HTTP method, content-type, seconds to the caller's
@@ -24,15 +31,36 @@ class Route:
 
     method: Method
     calls: Calls
+    limiter: Limiter
 
-    def answer(self, request: bytes) -> Coroutine[Any, Any, bytes]:
-        """A unary call, which is recorded. Raises nothing but ``DeviceApiError``."""
-        assert isinstance(self.method, Unary)
-        return recorded(self.method, self.method.call(request), self.calls)
+    def answer(self, peer: Peer, request: bytes) -> Coroutine[Any, Any, bytes]:
+        """A peer's unary call. Raises nothing but ``DeviceApiError``."""
+        method = self.method
+        assert isinstance(method, Unary)
+        call = self.limiter.call(peer, method.call, request, writes=method.writes)
+        return recorded(method, call, self.calls)
 
-    async def recorded(self, call: Awaitable[Result]) -> Result:
-        """Wait for a call and record its end. Raises nothing but ``DeviceApiError``."""
-        return await recorded(self.method, call, self.calls)
+    def open(self, peer: Peer, request: bytes) -> Coroutine[Any, Any, EventStream]:
+        """A peer's watch. Its beginning and its end are for the caller to record."""
+        method = self.method
+        assert isinstance(method, ServerStream)
+        return self.limiter.call(peer, method.open, request, writes=False)
+
+    def exchange(
+        self,
+        peer: Peer,
+        requests: AsyncIterator[bytes],
+        respond: Callable[[bytes], Awaitable[None]],
+    ) -> Coroutine[Any, Any, None]:
+        """A peer's exchange. Raises nothing but ``DeviceApiError``."""
+        method = self.method
+        assert isinstance(method, Exchange)
+
+        def run(each: AsyncIterator[bytes]) -> Awaitable[None]:
+            return method.run(each, respond)
+
+        call = self.limiter.exchange(peer, run, requests, writes=method.writes)
+        return recorded(method, call, self.calls)
 
     def began(self) -> None:
         """Record the beginning of a watch."""
@@ -43,10 +71,12 @@ class Route:
         count_stream(error, self.calls)
 
 
-def routes(methods: Iterable[Method], metrics: Metrics) -> dict[bytes, Route]:
+def routes(methods: Iterable[Method], metrics: Metrics, limiter: Limiter) -> dict[bytes, Route]:
     """The methods by path."""
     return {
-        f"/{m.service}/{m.name}".encode(): Route(m, metrics.calls(m.service, m.name, m.kind))
+        f"/{m.service}/{m.name}".encode(): Route(
+            m, metrics.calls(m.service, m.name, m.kind), limiter
+        )
         for m in methods
     }
 

@@ -11,18 +11,16 @@ from collections.abc import Mapping
 from device_api_core.errors import SettingsError
 from device_api_core.metrics import Metrics
 from device_api_core.server.introspection import Health, reflection
-from device_api_core.server.sockets import BURST, SocketClaim
+from device_api_core.server.sockets import Credentials, SocketClaim
 from device_api_core.server.transport import Face
-from device_api_transport_h2.connection import Connection
+from device_api_transport_h2.arrivals import BACKLOG, Arrivals, Connections
+from device_api_transport_h2.connection import Connection, Served
 from device_api_transport_h2.routes import Route, routes
 from device_api_transport_h2.turn import Turn
 
 logger = logging.getLogger(__name__)
 
-_BACKLOG = 1_024
 _MAX_PORT = 65_535
-MAX_CONNECTIONS = 1_024
-"""Of one face; each costs some 40 KiB and a file descriptor."""
 _CUT_SECONDS = 1.0
 _GOODBYE_SECONDS = 0.05
 """Between the warning and the last word; a client on this node needs less to hear it."""
@@ -43,7 +41,7 @@ class H2Transport:
             )
         health = Health(face.services)
         methods = (*face.methods, *health.methods, *reflection(face.services))
-        listening = H2Listening(routes(methods, metrics), health)
+        listening = H2Listening(face, routes(methods, metrics, face.limiter), health)
         try:
             if face.unix_socket:
                 await listening.bind_unix(face.unix_socket, face.unix_mode)
@@ -58,16 +56,13 @@ class H2Transport:
 class H2Listening:
     """A face that is being served."""
 
-    def __init__(self, table: Mapping[bytes, Route], health: Health) -> None:
-        self._routes = table
+    def __init__(self, face: Face, table: Mapping[bytes, Route], health: Health) -> None:
+        self._served = Served(table, face.limiter, face.max_request_bytes, Turn())
         self._health = health
         self.claim: SocketClaim | None = None
-        self._unix: asyncio.Server | None = None
-        self._tcp: asyncio.Server | None = None
-        # In the order of their coming.
-        self._connections: dict[Connection, None] = {}
-        self._turn = Turn()
-        self._stopping = False
+        self._unix: Arrivals | None = None
+        self._tcp: Arrivals | None = None
+        self._connections = Connections(face.max_connections)
         self._quiet = asyncio.Event()
         self.tcp_port = 0
 
@@ -79,15 +74,15 @@ class H2Listening:
     async def bind_unix(self, path: str, mode: int) -> None:
         """Listen at a path."""
         self.claim = SocketClaim(path, mode)
-        self._unix = await self._serve_unix(self.claim)
+        self._unix = self._serve_unix(self.claim)
 
     async def rebind(self) -> None:
         """Bind the unix socket once more. Connections stay as they are."""
         assert self.claim is not None
         assert self._unix is not None
         self.claim.renew()
-        former, self._unix = self._unix, await self._serve_unix(self.claim)
-        former.close()
+        former, self._unix = self._unix, self._serve_unix(self.claim)
+        await former.close()
 
     async def bind_tcp(self, address: str) -> None:
         """Listen at HOST:PORT."""
@@ -99,8 +94,8 @@ class H2Listening:
             # given up.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((host, port))
-            listener.listen(_BACKLOG)
-            self._tcp = await self._serve(listener)
+            listener.listen(BACKLOG)
+            self._tcp = self._serve(listener)
         except OSError as error:
             listener.close()
             raise SettingsError(
@@ -115,10 +110,9 @@ class H2Listening:
 
     async def stop(self, grace_seconds: float) -> None:
         """Take no new calls, let those that run finish, remove the socket."""
-        self._stopping = True
-        for server in (self._unix, self._tcp):
-            if server is not None:
-                server.close()
+        for arrivals in (self._unix, self._tcp):
+            if arrivals is not None:
+                await arrivals.close()
         self._health.stop()
         if self._connections:
             await self._drain(grace_seconds)
@@ -129,7 +123,7 @@ class H2Listening:
     async def _drain(self, grace_seconds: float) -> None:
         ends = asyncio.get_running_loop().time() + grace_seconds
         for last in (False, True):
-            for connection in tuple(self._connections):
+            for connection in self._connections:
                 connection.go_away(last=last)
             await asyncio.sleep(0 if last else min(_GOODBYE_SECONDS, grace_seconds))
         try:
@@ -139,63 +133,33 @@ class H2Listening:
                     await self._quiet.wait()
         except TimeoutError:
             running = [task for c in self._connections for task in c.tasks]
-            for connection in tuple(self._connections):
+            for connection in self._connections:
                 connection.cut()
             if running:
                 await asyncio.wait(running, timeout=_CUT_SECONDS)
 
-    async def _serve_unix(self, claim: SocketClaim) -> asyncio.Server:
+    def _serve_unix(self, claim: SocketClaim) -> Arrivals:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with claim.binding() as path:
                 listener.bind(path)
-                listener.listen(_BACKLOG)
-            return await self._serve(listener)
+                listener.listen(BACKLOG)
+            return self._serve(listener)
         except OSError as error:
             listener.close()
             raise SettingsError(
                 f"cannot listen on unix socket {claim.path}: {error.strerror}"
             ) from error
 
-    async def _serve(self, listener: socket.socket) -> asyncio.Server:
-        listener.setblocking(False)
-        loop = asyncio.get_running_loop()
-        unix = listener.family == socket.AF_UNIX
-        create = loop.create_unix_server if unix else loop.create_server
-        server = await create(self._connection, sock=listener, backlog=BURST)
-        listener.listen(_BACKLOG)
-        return server
+    def _serve(self, listener: socket.socket) -> Arrivals:
+        return Arrivals(listener, self._connections, self._connection)
 
-    def _connection(self) -> asyncio.BaseProtocol:
-        if len(self._connections) >= MAX_CONNECTIONS and not self._make_room():
-            return _Turned()
-        connection = Connection(self._routes, self._turn, self._ended)
-        self._connections[connection] = None
-        return connection
-
-    def _make_room(self) -> bool:
-        """End the oldest connection that has no calls. Its client connects again when it has one,
-        while idle ones could keep everybody out."""
-        for connection in self._connections:
-            if connection.idle:
-                del self._connections[connection]
-                connection.go_away(last=True)
-                connection.cut()
-                return True
-        return False
+    def _connection(self, who: Credentials) -> Connection:
+        return Connection(who, self._served, self._ended)
 
     def _ended(self, connection: Connection) -> None:
-        self._connections.pop(connection, None)
+        self._connections.remove(connection)
         self._quiet.set()
-
-
-class _Turned(asyncio.Protocol):
-    """A client for whom there is no room."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        logger.warning("a connection was refused: all %d are in use", MAX_CONNECTIONS)
-        transport.abort()
 
 
 def _loopback(address: str) -> tuple[str, int]:

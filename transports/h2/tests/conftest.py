@@ -115,9 +115,24 @@ class Served:
         self.listening: H2Listening
         self._stack = stack
 
+    async def listen(self, **face: Any) -> None:
+        """Serve at another socket from now on, as another face."""
+        self.socket = f"{self.socket}s"
+        metrics = Metrics(version="1", node="n")
+        faced = Face(self.service.methods, self.socket, 0o600, **face)
+        self.listening = await H2Transport().listen(faced, metrics)
+        self._stack.push_async_callback(self.listening.stop, 0.5)
+
     async def raw(self, **how: Any) -> Raw:
         """A client of it."""
         raw = await Raw.open(self.socket, **how)
+        self._stack.push_async_callback(raw.close)
+        return raw
+
+    async def raw_tcp(self) -> Raw:
+        """A client whose process cannot be seen."""
+        raw = Raw(*await asyncio.open_connection("127.0.0.1", self.listening.tcp_port))
+        raw.greet()
         self._stack.push_async_callback(raw.close)
         return raw
 
@@ -127,10 +142,7 @@ async def served() -> AsyncIterator[Served]:
     with tempfile.TemporaryDirectory(prefix="h2-") as path:
         async with AsyncExitStack() as stack:
             running = Served(Path(path), stack)
-            metrics = Metrics(version="1", node="n")
-            face = Face(running.service.methods, running.socket, 0o600)
-            running.listening = await H2Transport().listen(face, metrics)
-            stack.push_async_callback(running.listening.stop, 0.5)
+            await running.listen()
             yield running
 
 

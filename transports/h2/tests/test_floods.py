@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from device_api_transport_h2 import _engine, connection, transport
+from device_api_transport_h2 import _engine, connection
 from hyperframe.frame import (
     DataFrame,
     HeadersFrame,
@@ -213,17 +213,17 @@ async def test_a_deadline_ends_a_request_that_does_not(raw):
     assert (await raw.answer(1)).status == "4"
 
 
-async def test_idle_connections_make_room_for_new_ones(served, raw, monkeypatch):
+async def test_idle_connections_make_room_for_new_ones(served):
     """Who holds all connections and does nothing keeps nobody out."""
+    await served.listen(tcp_address="127.0.0.1:0", max_connections=3)
+    raw, *idle = [await served.raw_tcp() for _ in range(3)]
     raw.say(raw.headers(1, headers_of(TALK)))
     raw.say(raw.data(1, grpc_frame(b"busy")))
     await raw.message(1)
-    monkeypatch.setattr(transport, "MAX_CONNECTIONS", 3)
-    idle = [await served.raw() for _ in range(2)]
     for client in idle:
         while "ACK" not in (await client.frame()).flags:
             pass
-    new = await served.raw()
+    new = await served.raw_tcp()
     await is_served(new)
     last = await idle[0].end()
     assert (last.error_code, last.last_stream_id) == (NO_ERROR, 0)

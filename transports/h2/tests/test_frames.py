@@ -142,11 +142,11 @@ async def test_streams_above_the_limit_end_the_connection(served, raw):
     await raw.frame()
     limit = raw.settings[SettingsFrame.MAX_CONCURRENT_STREAMS]
     for number in range(limit):
-        raw.say(raw.headers(2 * number + 1, headers_of(TALK)))
+        raw.say(raw.headers(2 * number + 1, headers_of(ECHO)))
     raw.say(RstStreamFrame(1, CANCEL))
     await lives(raw, 2 * limit + 1)  # one that ended has made room
-    raw.say(raw.headers(2 * limit + 3, headers_of(TALK)))
-    raw.say(raw.headers(2 * limit + 5, headers_of(TALK)))
+    raw.say(raw.headers(2 * limit + 3, headers_of(ECHO)))
+    raw.say(raw.headers(2 * limit + 5, headers_of(ECHO)))
     await dies(raw, PROTOCOL_ERROR, REFUSED_STREAM)
 
 
