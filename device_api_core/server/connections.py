@@ -69,17 +69,29 @@ class Patrol:
         self._addresses = addresses
         self._limiter = limiter
         self._max_connections = max_connections
-        self._before: dict[int, Connection] = {}
+        # Bytes that waited at the last look, by inode.
+        self._before: dict[int, int] = {}
+        self._files: list[str] = []
 
     async def walk(self) -> None:
         """Look every few seconds, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            # Most of the time there is nothing to look for.
-            if self._limiter.unsent or _open_files() > _CROWDED * self._max_connections:
+            if self.due():
                 await asyncio.to_thread(self.look)
-            else:
-                self._before = {}
+
+    def due(self) -> bool:
+        """Whether there may be something to look for. A look costs milliseconds where many are
+        connected, also to another face; most of the time nobody has come or gone since the last
+        one. What came in the place of what went, to the last number, is seen a change later."""
+        files = [each.name for each in _FDS.iterdir()]
+        changed, self._files = files != self._files, files
+        if self._limiter.unsent:
+            return True
+        crowded = len(files) > _CROWDED * self._max_connections
+        # Who waits at one look and at one much later may have read in between.
+        self._before = dict.fromkeys(self._before, 0) if crowded else {}
+        return crowded and changed
 
     def look(self) -> None:
         """Cut who has not read anything since the last look while answers wait, and what one
@@ -94,13 +106,10 @@ class Patrol:
                 facts = {"pid": connection.pid, "uid": connection.uid, "outcome": why}
                 logger.warning("connection cut", extra=facts)
                 now.pop(connection.inode, None)
-        self._before = now
+        self._before = {inode: c.waiting for inode, c in now.items()}
 
     def _stalled(self, now: dict[int, Connection]) -> list[Connection]:
-        known = self._before
-        return [
-            c for i, c in now.items() if c.waiting and i in known and known[i].waiting == c.waiting
-        ]
+        return [c for i, c in now.items() if c.waiting and self._before.get(i) == c.waiting]
 
     def _surplus(self, now: dict[int, Connection]) -> list[Connection]:
         if len(now) <= _CROWDED * self._max_connections:
@@ -150,10 +159,6 @@ def _opened(descriptor: int) -> Iterator[socket.socket]:
         raise
     with found:
         yield found
-
-
-def _open_files() -> int:
-    return sum(1 for _ in _FDS.iterdir())
 
 
 def _local(found: socket.socket) -> str:

@@ -292,6 +292,26 @@ def test_one_process_cannot_hold_all_connections(directory: Path) -> None:
         flood.stdin.close()
 
 
+@pytest.mark.once("only grpcio needs a patrol")
+async def test_connections_are_looked_at_when_there_is_something_to_see(directory: Path) -> None:
+    files = len(list(Path("/proc/self/fd").iterdir()))
+    limiter = Limiter()
+    patrol = Patrol(frozenset({str(directory / "s.sock")}), limiter, files)
+    with ExitStack() as stack:
+        assert not Patrol(frozenset(), limiter, 2 * files).due()
+        assert patrol.due()
+        assert not patrol.due(), "nobody has come or gone"
+        came = stack.enter_context(socket.socket(socket.AF_UNIX))
+        assert patrol.due()
+        assert not patrol.due()
+        came.close()
+        assert patrol.due()
+        taken = await limiter.room(1)
+        assert all(patrol.due() for _ in range(3)), "an answer waits"
+        taken()
+        assert not patrol.due()
+
+
 def test_a_flood_of_connections_keeps_nobody_out_for_long(start: Callable[..., Server]) -> None:
     server = start().wait_serving()
     api = server.api("consumer")
