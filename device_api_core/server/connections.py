@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 5.0
 _OUTQ = struct.Struct("i")
 _FDS = Path("/proc/self/fd")
-_CROWDED = 0.75
+CROWDED = 0.75
 """Of the connections that may be; from here on one process may have half of all."""
 
 
@@ -88,7 +88,7 @@ class Patrol:
         changed, self._files = files != self._files, files
         if self._limiter.unsent:
             return True
-        crowded = len(files) > _CROWDED * self._max_connections
+        crowded = len(files) > CROWDED * self._max_connections
         # Who waits at one look and at one much later may have read in between.
         self._before = dict.fromkeys(self._before, 0) if crowded else {}
         return crowded and changed
@@ -112,7 +112,7 @@ class Patrol:
         return [c for i, c in now.items() if c.waiting and self._before.get(i) == c.waiting]
 
     def _surplus(self, now: dict[int, Connection]) -> list[Connection]:
-        if len(now) <= _CROWDED * self._max_connections:
+        if len(now) <= CROWDED * self._max_connections:
             return []
         part = self._max_connections // 2
         counts: Counter[int] = Counter()

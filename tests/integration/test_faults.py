@@ -25,8 +25,12 @@ Start = Callable[..., Server]
 YEAR_SECONDS = 365 * 86_400
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
-MISBEHAVING = """
+BAD = """
 import os, sys, threading, time
+
+@hookimpl
+def device_api_provider(options):
+    return Bad(options)
 
 class Bad(Base):
     name = "bad"
@@ -35,15 +39,13 @@ class Bad(Base):
         sink.register("gpu-bad", GpuSpec())
         sink.set_condition("gpu-bad", Condition("BadHealthy", TRUE))
         sink.synced()
-        {act}
+"""
+MISBEHAVING = f"""{BAD}
+        {{act}}
         while not stop.is_set():
             sink.set_condition("gpu-bad", Condition("BadHealthy", TRUE))
             sink.alive()
-            {pause}
-
-@hookimpl
-def device_api_provider(options):
-    return Bad(options)
+            {{pause}}
 """
 SLEEP = "stop.wait(0.2)"
 ACTS = {
@@ -78,23 +80,12 @@ def test_a_provider_that_misbehaves_leaves_the_server_well(
         assert start("--grpc-address=").wait_serving().stop() == 0
 
 
-FALLS = """
-class Bad(Base):
-    name = "bad"
-    types = ("BadHealthy",)
-    def run(self, sink, stop):
-        sink.register("gpu-bad", GpuSpec())
-        sink.set_condition("gpu-bad", Condition("BadHealthy", TRUE))
-        sink.synced()
-        while not os.path.exists({fault!r}):
+FALLS = f"""{BAD}
+        while not os.path.exists({{fault!r}}):
             stop.wait(0.05)
             if stop.is_set(): return
-        os.rename({fault!r}, {fault!r} + ".had")
+        os.rename({{fault!r}}, {{fault!r}} + ".had")
         raise SystemExit(7)
-
-@hookimpl
-def device_api_provider(options):
-    return Bad(options)
 """
 
 

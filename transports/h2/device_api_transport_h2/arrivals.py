@@ -9,13 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from time import perf_counter
 
+from device_api_core.server.connections import CROWDED
 from device_api_core.server.sockets import Credentials, credentials
 from device_api_transport_h2.connection import Connection
 
 logger = logging.getLogger(__name__)
 
-_CROWDED = 0.75
-"""Of the connections that may be; from here on one process may have half of all."""
 BACKLOG = 1_024
 _AT_ONCE = 4
 """Connections in one turn of the loop, so that a flood takes turns with calls."""
@@ -41,7 +40,7 @@ class Connections:
 
     def refusal(self, pid: int) -> str:
         """Why the process may not connect now; empty if it may."""
-        crowded = len(self._open) >= _CROWDED * self._most
+        crowded = len(self._open) >= CROWDED * self._most
         if crowded and pid and self._of_process[pid] >= self._most // 2:
             return "its process has too many"
         if len(self._open) >= self._most and not self._make_room():
