@@ -219,7 +219,7 @@ async def test_a_slow_watcher_that_never_reads_leaves_no_task_behind(
 
 
 async def test_a_vanished_client_frees_its_slot(run_daemon: Callable[..., Any]) -> None:
-    running = await run_daemon(tuning=Tuning(max_watches=2))
+    running = await run_daemon(max_watches=2)
     api = running.api()
     await api.register("a", "alpha")
     for how in ("cancel", "close"):
