@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.node import GET, GPUS, MOST_GPUS, UPDATE, get, populate, toggles
-from benchmarks.peer.build import Unbuildable, build
-from benchmarks.peer.processes import GoLoad, Peer, Side, ended
+from benchmarks.peer.processes import UNLIMITED, GoLoad, Peer, Side, ended, programs
 from benchmarks.processes import LIST, WATCH, DeviceServer
 from benchmarks.report import Figure, against, quantile, reached
 from benchmarks.workbench import Workbench
@@ -52,22 +51,18 @@ class Pair:
 
 def run(bench: Workbench) -> list[Figure]:
     """All of them; none, with a word about it, where there is no Go."""
-    try:
-        programs = build()
-    except Unbuildable as reason:
-        bench.say(f"Go peer: skipped, for {reason}")
+    built = programs(bench)
+    if built is None:
         return []
-    # The peer knows no limits, and the load is one client.
-    rates = [f"--max-{kind}-per-second=1000000" for kind in ("reads", "writes")]
-    transport = ("--transport", "h2", *rates)
+    transport = ("--transport", "h2", *UNLIMITED)
     with ExitStack() as stack:
-        load = GoLoad(programs)
+        load = GoLoad(built)
         stack.enter_context(ended(load))
 
         def pair(gpus: int) -> Pair:
             sides: tuple[DeviceServer, Peer] = (
                 bench.device_server(*transport),
-                Peer(programs, bench.new_folder()),
+                Peer(built, bench.new_folder()),
             )
             stack.enter_context(ended(sides[1]))
             for side in sides:
