@@ -21,6 +21,9 @@ WRITES = 16
 READS_PER_SECOND, WRITES_PER_SECOND = 400, 200
 READS = 1_280
 MAX_CONNECTIONS = 100
+BURST, BURSTS = 320, 5
+"""Writes that wait for nobody; so many of them fill the queue of a watcher that reads nothing."""
+STALLED_SHARE = 10
 IDLE_SECONDS = 20
 UPDATES, WARM_UP = 1_000_000, 20_000
 STARTS = 9
@@ -79,6 +82,7 @@ def run(bench: Workbench) -> list[Figure]:
             *_calls(pair(MOST_GPUS), "ListGpus(72)", LIST, [b""], (0.15, 0.08), None),
             _mixed(eight),
             *_propagation(eight),
+            *_stalled(eight),
             _idle(eight),
             _growth(eight),
             _start(bench, load, transport),
@@ -175,18 +179,47 @@ def _propagation(pair: Pair) -> list[Figure]:
 
 def _delivery(pair: Pair, watchers: int) -> list[Figure]:
     """Writes that wait for nobody: what the watchers miss, and whether they end with the truth."""
-    found = [
-        pair.load.ask(
-            "deliver", count=320, each=watchers, read_method=GET, reads=get(), **_writes(side)
-        )
-        for side in (pair.server, pair.peer)
-    ]
+    found = [_burst(pair, side, watchers) for side in (pair.server, pair.peer)]
     return [
         reached(f"{what}, {watchers:,} watchers", "", mine, 0, None, theirs)
         for what, mine, theirs in (
             ("events lost", found[0]["lost"], found[1]["lost"]),
             ("watchers left stale", found[0]["stale"], found[1]["stale"]),
         )
+    ]
+
+
+def _burst(pair: Pair, side: Side, watchers: int) -> dict[str, Any]:
+    arguments = {"each": watchers, "read_method": GET, "reads": get(), **_writes(side)}
+    return pair.load.ask("deliver", count=BURST, **arguments)
+
+
+def _stalled(pair: Pair) -> list[Figure]:
+    """The same where a tenth of the watchers stop reading: what that does to the others, and
+    whether those that stopped are told that they have missed something."""
+    watchers = pair.bench.rounds(1_000, 100)
+    stalled = watchers // STALLED_SHARE
+    pair.bench.say(f"{watchers:,} watchers, of which {stalled} stop reading")
+    found: list[list[float]] = []
+    _watch(pair, watchers - stalled)
+    for side in (pair.server, pair.peer):
+        arguments = {"target": side.target, "method": WATCH, "initial": GPUS}
+        connections = max(1, stalled // 10)
+        pair.load.ask("stall", count=stalled, connections=connections, **arguments)
+        bursts = [_burst(pair, side, watchers - stalled) for _ in range(BURSTS)]
+        ends = pair.load.ask("resume", target=side.target, count=stalled, each=BURST * BURSTS)
+        pair.load.ask("unwatch", target=side.target)
+        lost = sum(burst["lost"] for burst in bursts)
+        found.append([lost, bursts[-1]["stale"], ends["silent"], stalled - ends["told"]])
+    whats = (
+        f"events lost beside {stalled} stalled watchers",
+        f"watchers left stale beside {stalled} stalled ones",
+        f"of {stalled} stalled watchers: go on with a gap",
+        f"of {stalled} stalled watchers: not told by RESOURCE_EXHAUSTED",
+    )
+    return [
+        reached(what, "", mine, 0, None, theirs)
+        for what, mine, theirs in zip(whats, *found, strict=True)
     ]
 
 
