@@ -17,9 +17,9 @@ GPU_COUNTS = (1, 4, 16, 64, 256, ALL_GPUS)
 WATCHER_COUNTS = (1, 4, 16, 64, 256, 1_024, 4_096, 10_000)
 RATES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
 
-ROUNDS = 5
+ROUNDS = 3
 CONNECTIONS = 8
-CALLS, LISTED_GPUS, FEWEST_CALLS = 800, 16_000, 24
+CALLS, LISTED_GPUS, FEWEST_CALLS = 400, 8_000, 24
 """Of a round: calls, GPUs in all its lists, and calls in any case."""
 MAX_WATCHES = "--max-watches=14000"
 """One process may have three quarters of them."""
@@ -29,9 +29,9 @@ MAX_CONNECTIONS = 1_000
 """Each watcher has a connection of its own up to here."""
 WRITES = 16
 """In a round: each of the different writes once, so that each changes something."""
-EVENTS = 300_000
+EVENTS = 150_000
 """To the watchers, in all rounds of a point, of which there are two to six."""
-OFFER_SECONDS, SLOW_RATE, SLOW_SECONDS = 2.0, 10, 4.0
+OFFER_SECONDS, SLOW_RATE, SLOW_SECONDS = 1.5, 10, 3.0
 WATCHING = 10
 OPEN_WRITES, DIFFERENT_WRITES = 256, 1_024
 
@@ -101,7 +101,7 @@ def _watchers(among: Turns) -> list[Curve]:
         def measure(side: Side, each: int = watchers) -> list[float]:
             return _propagate(among.load, side, each)
 
-        rounds = min(max(EVENTS // (WRITES * watchers), 2), ROUNDS + 1)
+        rounds = min(max(EVENTS // (WRITES * watchers), 2), 2 * ROUNDS)
         found = among.columns(measure, rounds, names)
         add_medians([cpu], watchers, found)
         for name, (_, *columns) in found.items():

@@ -10,6 +10,9 @@ import (
 	"google.golang.org/grpc"
 )
 
+// Streams that a server is asked for at a time: grpcio refuses some where a thousand wait for it.
+const opening = 256
+
 // Open streams that count what arrives and keep the last messages of each.
 type watchers struct {
 	mu      sync.Mutex
@@ -41,13 +44,17 @@ func open(ctx context.Context, connection *grpc.ClientConn, method string) (grpc
 	return incoming, err
 }
 
-func (w *watchers) read(ctx context.Context, connection *grpc.ClientConn, method string, s *stream) {
+func (w *watchers) read(ctx context.Context, connection *grpc.ClientConn, method string, s *stream, opened func()) {
 	incoming, err := open(ctx, connection, method)
+	var message []byte
+	if err == nil {
+		err = incoming.RecvMsg(&message)
+	}
+	opened()
 	for err == nil {
-		var message []byte
-		if err = incoming.RecvMsg(&message); err == nil {
-			w.count(s, message)
-		}
+		w.count(s, message)
+		message = nil
+		err = incoming.RecvMsg(&message)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -109,10 +116,12 @@ func (l *load) watch(c command) (result, error) {
 	w := &watchers{cancel: cancel}
 	l.watchers[c.Target] = w
 	w.expect(c.Count * c.Initial)
+	room := make(chan struct{}, opening)
 	for number := 0; number < c.Count; number++ {
 		s := &stream{recent: make([][]byte, c.Initial+c.Recent)}
 		w.streams = append(w.streams, s)
-		go w.read(ctx, connections[number%len(connections)], c.Method, s)
+		room <- struct{}{}
+		go w.read(ctx, connections[number%len(connections)], c.Method, s, func() { <-room })
 	}
 	if _, missing := w.until(giveUp); missing > 0 {
 		return nil, fmt.Errorf("%d initial messages are missing: %v", missing, w.failed)
