@@ -25,11 +25,11 @@ MAX_WATCHES = "--max-watches=14000"
 """One process may have three quarters of them."""
 GRPCIO_WATCHERS = 8_000
 """Calls and watches together are at most 8,192 there."""
-MAX_CONNECTIONS = 1_000
+MAX_CONNECTIONS = 1_024
 """Each watcher has a connection of its own up to here."""
 WRITES = 16
 """In a round: each of the different writes once, so that each changes something."""
-EVENTS = 150_000
+EVENTS = 80_000
 """To the watchers, in all rounds of a point, of which there are two to six."""
 OFFER_SECONDS, SLOW_RATE, SLOW_SECONDS = 1.5, 10, 3.0
 WATCHING = 10
