@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -28,12 +28,12 @@ from benchmarks import (
     unary,
     xid,
 )
-from benchmarks.peer import ratios
+from benchmarks.peer import ratios, scaling
 from benchmarks.processes import Failed, LoadClient, stopping
-from benchmarks.report import MISSED, Figure, as_json, table
+from benchmarks.report import MISSED, Curve, Figure, Measured, as_json, growth_table, table
 from benchmarks.workbench import Workbench
 
-BENCHMARKS: dict[str, Callable[[Workbench], list[Figure]]] = {
+BENCHMARKS: dict[str, Callable[[Workbench], Sequence[Measured]]] = {
     "startup": startup.run,
     "memory": memory.run,
     "idle": idle.run,
@@ -47,6 +47,7 @@ BENCHMARKS: dict[str, Callable[[Workbench], list[Figure]]] = {
     "sizing": sizing.run,
     "growth": memory.run_growth,
     "peer": ratios.run,
+    "scaling": scaling.run,
 }
 
 _LOG_LINES = 20
@@ -66,16 +67,21 @@ _LOG_LINES = 20
 def main(quick: bool, only: tuple[str, ...], json_file: Path | None) -> None:
     """Measure the server beside a bare grpc.aio server that returns constant bytes."""
     click.echo(f"{platform_line()}{', quick: do not quote these figures' if quick else ''}\n")
-    figures: list[Figure] = []
+    measured: list[Measured] = []
     for name, run in BENCHMARKS.items():
         if not only or name in only:
-            figures += _run(run, quick=quick)
+            measured += _run(run, quick=quick)
+    figures = [one for one in measured if isinstance(one, Figure)]
+    curves = [one for one in measured if isinstance(one, Curve)]
     for beside in dict.fromkeys(figure.beside for figure in figures):
         click.echo(f"\n{table(f for f in figures if f.beside == beside)}")
+    for axis in dict.fromkeys(curve.axis for curve in curves):
+        click.echo(f"\n{growth_table([c for c in curves if c.axis == axis])}")
     if json_file is not None:
         facts = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "quick": quick}
         facts["machine"] = platform_line()
-        json_file.write_text(json.dumps(facts | {"figures": as_json(figures)}, indent=2) + "\n")
+        found = {"figures": as_json(figures), "curves": as_json(curves)}
+        json_file.write_text(json.dumps(facts | found, indent=2) + "\n")
     missed = sum(figure.verdict == MISSED for figure in figures)
     if missed:
         click.echo(f"\n{missed} goals missed")
@@ -90,7 +96,7 @@ def platform_line() -> str:
     )
 
 
-def _run(run: Callable[[Workbench], list[Figure]], *, quick: bool) -> list[Figure]:
+def _run(run: Callable[[Workbench], Sequence[Measured]], *, quick: bool) -> Sequence[Measured]:
     def say(text: str) -> None:
         click.echo(f"... {text}", err=True)
 

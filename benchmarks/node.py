@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle, islice
 from typing import Protocol
 
 from benchmarks.processes import LoadClient
@@ -9,6 +10,8 @@ from device_api_core._proto import gpu_pb2, provider_pb2
 
 GPUS = 8
 MOST_GPUS = 72
+ALL_GPUS = 1_024
+"""As many as a server takes."""
 PROVIDER = "benchmark"
 TYPES = ("MemoryHealthy", "NVLinkHealthy", "NVMLReady", "ThermalHealthy")
 
@@ -16,7 +19,7 @@ GET = "/nvidia.device.v1alpha1.GpuService/GetGpu"
 REGISTER = "/nvidia.device.v1alpha1.ProviderService/RegisterGpu"
 UPDATE = "/nvidia.device.v1alpha1.ProviderService/UpdateGpuCondition"
 
-_NAMES = [f"gpu-{number:08x}-5b1c-4e0f-9a36-7d2f8c4e1b05" for number in range(MOST_GPUS)]
+_NAMES = [f"gpu-{number:08x}-5b1c-4e0f-9a36-7d2f8c4e1b05" for number in range(ALL_GPUS)]
 
 
 class Writable(Protocol):
@@ -25,9 +28,9 @@ class Writable(Protocol):
     provider_target: str
 
 
-def populate(load: LoadClient, server: Writable, gpus: int = GPUS) -> None:
-    """Register GPUs with four conditions each."""
-    for number, name in enumerate(_NAMES[:gpus]):
+def populate(load: LoadClient, server: Writable, gpus: int = GPUS, beyond: int = 0) -> None:
+    """Register GPUs with four conditions each, ``beyond`` those that are there."""
+    for number, name in islice(enumerate(_NAMES), beyond, gpus):
         load.ask("once", target=server.provider_target, method=REGISTER, request=_register(number))
         for type_ in TYPES:
             request = _update(name, type_, "True", "Healthy")
@@ -39,9 +42,9 @@ def uuid(number: int) -> str:
     return _NAMES[number].replace("gpu", "GPU")
 
 
-def get() -> list[bytes]:
+def get(gpus: int = GPUS) -> list[bytes]:
     """Reads of each GPU in turn."""
-    return [gpu_pb2.GetGpuRequest(name=name).SerializeToString() for name in _NAMES[:GPUS]]
+    return [gpu_pb2.GetGpuRequest(name=name).SerializeToString() for name in _NAMES[:gpus]]
 
 
 def toggles() -> list[bytes]:
@@ -51,6 +54,15 @@ def toggles() -> list[bytes]:
         _update(name, TYPES[0], status, reason)
         for status, reason in (("False", "EccErrors"), ("True", "Healthy"))
         for name in _NAMES[:GPUS]
+    ]
+
+
+def numbered(count: int) -> list[bytes]:
+    """Writes to each GPU in turn, of which no two are the same: each is an event, in whatever order
+    they arrive."""
+    return [
+        _update(_NAMES[number % GPUS], TYPES[0], status, f"Number{number}")
+        for number, status in zip(range(count), cycle((*["False"] * GPUS, *["True"] * GPUS)))
     ]
 
 
@@ -69,7 +81,7 @@ def _register(number: int) -> bytes:
             uuid=uuid(number),
             index=number,
             minor=number,
-            pci_bus_id=f"0000:{0x1B + number:02x}:00.0",
+            pci_bus_id=f"{number // MOST_GPUS:04x}:{0x1B + number % MOST_GPUS:02x}:00.0",
             product_name="NVIDIA H100 80GB HBM3",
             architecture="hopper",
             memory_bytes=85_520_809_984,

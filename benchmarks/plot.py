@@ -1,7 +1,7 @@
-"""Draws propagation over the number of watchers.
+"""Draws what grows, from the figures that ``python -m benchmarks --json`` writes.
 
-``python -m benchmarks.plot FIGURES.json OUT.svg``; the figures are those that
-``python -m benchmarks --json`` writes.
+``python -m benchmarks.plot FIGURES.json docs/images`` writes a picture for each of ``propagation``
+and ``scaling`` that the figures are of.
 """
 
 from __future__ import annotations
@@ -9,91 +9,55 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable
-from math import ceil, floor, log10
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-_NAME = re.compile(r"write to the last of ([\d,]+) watchers?: (p50|p99)")
-_WIDTH, _HEIGHT, _MARGIN = 640, 400, 64
-_COLOURS = {"server": "#1f6feb", "bare": "#8c959f"}
-_DASHES = {"p50": "", "p99": "6 4"}
+from benchmarks.panels import Panel, svg
 
-Line = list[tuple[float, float]]
+_PROPAGATION = re.compile(r"write to the last of ([\d,]+) watchers?: (p50|p99)")
+_SIDES = ("server", "bare")
 
 
-def lines_of(figures: Iterable[dict[str, object]]) -> dict[tuple[str, str], Line]:
-    """Milliseconds over watchers, by server and quantile."""
-    lines: dict[tuple[str, str], Line] = {}
+def pictures(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Each picture by its file's name."""
+    drawn: dict[str, str] = {}
+    if panels := _propagation(facts["figures"]):
+        drawn["propagation.svg"] = svg("From a write to the last watcher", panels)
+    curves = facts["curves"]
+    for axis in dict.fromkeys(curve["axis"] for curve in curves):
+        panels = [_panel(c) for c in curves if c["axis"] == axis and _is_above_zero(c)]
+        name = f"scaling-{axis.partition(' ')[0].lower()}.svg"
+        drawn[name] = svg(f"How cost grows with {axis}", panels)
+    return drawn
+
+
+def _propagation(figures: Iterable[Mapping[str, Any]]) -> list[Panel]:
+    lines: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for figure in figures:
-        if match := _NAME.fullmatch(str(figure["name"])):
-            for side in _COLOURS:
-                point = int(match[1].replace(",", "")), float(str(figure[side]))
-                lines.setdefault((side, match[2]), []).append(point)
-    return lines
+        if match := _PROPAGATION.fullmatch(figure["name"]):
+            count, quantile = int(match[1].replace(",", "")), match[2]
+            for side in _SIDES:
+                sides = lines.setdefault(quantile, {})
+                sides.setdefault(side, []).append((count, figure[side]))
+    return [Panel(f"{quantile}, ms", "watchers", sides) for quantile, sides in lines.items()]
 
 
-class Plane:
-    """Both axes are logarithmic and hold all points."""
-
-    def __init__(self, points: Line) -> None:
-        self.decades_x = range(
-            floor(log10(min(x for x, _ in points))), ceil(log10(max(x for x, _ in points))) + 1
-        )
-        self.decades_y = range(
-            floor(log10(min(y for _, y in points))), ceil(log10(max(y for _, y in points))) + 1
-        )
-
-    def x(self, value: float) -> float:
-        return _MARGIN + (_WIDTH - 2 * _MARGIN) * _share(value, self.decades_x)
-
-    def y(self, value: float) -> float:
-        return _HEIGHT - _MARGIN - (_HEIGHT - 2 * _MARGIN) * _share(value, self.decades_y)
+def _panel(curve: Mapping[str, Any]) -> Panel:
+    unit = curve["unit"].replace("us", "µs")
+    lines = {
+        server: [(int(at), value) for at, value in points.items()]
+        for server, points in curve["points"].items()
+    }
+    return Panel(f"{curve['name']}, {unit}", curve["axis"], lines)
 
 
-def svg(lines: dict[tuple[str, str], Line]) -> str:
-    """The picture."""
-    plane = Plane([point for line in lines.values() for point in line])
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-        'font-family="sans-serif" font-size="12">',
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
-        _text(_WIDTH / 2, 24, "From a write to the last watcher"),
-        _text(_WIDTH / 2, _HEIGHT - 16, "watchers"),
-        _text(32, _MARGIN - 16, "ms"),
-        *_grid(plane),
-    ]
-    for number, ((side, quantile), line) in enumerate(lines.items()):
-        style = f'stroke="{_COLOURS[side]}" stroke-dasharray="{_DASHES[quantile]}"'
-        points = " ".join(f"{plane.x(x):.1f},{plane.y(y):.1f}" for x, y in line)
-        parts.append(f'<polyline points="{points}" fill="none" stroke-width="2" {style}/>')
-        y = _MARGIN + 16 + 18 * number
-        left = _MARGIN + 16
-        parts.append(f'<path d="M{left} {y - 4}h32" stroke-width="2" {style}/>')
-        parts.append(_text(left + 40, y, f"{side}, {quantile}", anchor="start"))
-    return "\n".join([*parts, "</svg>\n"])
-
-
-def _grid(plane: Plane) -> Iterable[str]:
-    stroke = 'stroke="#d0d7de"'
-    for decade in plane.decades_x:
-        x = plane.x(10.0**decade)
-        yield f'<path d="M{x:.1f} {_MARGIN}V{_HEIGHT - _MARGIN}" {stroke}/>'
-        yield _text(x, _HEIGHT - _MARGIN + 18, f"{10**decade:,}")
-    for decade in plane.decades_y:
-        y = plane.y(10.0**decade)
-        yield f'<path d="M{_MARGIN} {y:.1f}H{_WIDTH - _MARGIN}" {stroke}/>'
-        yield _text(_MARGIN - 8, y + 4, f"{10.0**decade:g}", anchor="end")
-
-
-def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
-
-
-def _share(value: float, decades: range) -> float:
-    return (log10(value) - decades[0]) / (decades[-1] - decades[0])
+def _is_above_zero(curve: Mapping[str, Any]) -> bool:
+    """Whether a logarithmic axis has a place for it."""
+    return all(value > 0 for points in curve["points"].values() for value in points.values())
 
 
 if __name__ == "__main__":
-    source, target = map(Path, sys.argv[1:])
-    found = lines_of(json.loads(source.read_text())["figures"])
-    target.write_text(svg(found), encoding="utf-8")
+    source, folder = map(Path, sys.argv[1:])
+    for name, picture in pictures(json.loads(source.read_text())).items():
+        (folder / name).write_text(picture, encoding="utf-8")

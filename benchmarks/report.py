@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 OK, MISSED, UNJUDGED = "ok", "MISSED", ""
@@ -26,6 +26,24 @@ class Figure:
     verdict: str = UNJUDGED
     beside: str = "bare"
     """What ``bare`` is measured of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """How one quantity grows with another: ``points`` are its values by server, each at a count of
+    what ``axis`` names. A point without a value was not measured."""
+
+    axis: str
+    name: str
+    unit: str
+    points: dict[str, dict[int, float]] = field(default_factory=dict)
+
+    def add(self, server: str, at: int, value: float) -> None:
+        """One more point."""
+        self.points.setdefault(server, {})[at] = value
+
+
+Measured = Figure | Curve
 
 
 def paired(
@@ -108,6 +126,10 @@ def table(figures: Iterable[Figure]) -> str:
     figures = list(figures)
     beside = figures[0].beside if figures else "bare"
     rows = [("figure", "server", beside, "ratio (quartiles)", "goal", ""), *map(_row, figures)]
+    return _aligned(rows)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
     return "\n".join(
@@ -115,9 +137,22 @@ def table(figures: Iterable[Figure]) -> str:
     )
 
 
-def as_json(figures: Iterable[Figure]) -> list[dict[str, Any]]:
-    """The figures for programs."""
-    return [asdict(figure) for figure in figures]
+def growth_table(curves: Sequence[Curve]) -> str:
+    """Curves over the same axis: a line for each count, in a cell the values of all servers."""
+    servers = list(curves[0].points)
+    heads = [f"{c.name}{f', {c.unit}' if c.unit else ''}" for c in curves]
+    counts = sorted({at for c in curves for points in c.points.values() for at in points})
+    rows = [(curves[0].axis, *heads)]
+    for at in counts:
+        cells = [[c.points[server].get(at) for server in servers] for c in curves]
+        shown = [" / ".join("-" if v is None else _short(v) for v in values) for values in cells]
+        rows.append((f"{at:,}", *shown))
+    return f"{' / '.join(servers)}:\n\n{_aligned(rows)}"
+
+
+def as_json(measured: Iterable[Measured]) -> list[dict[str, Any]]:
+    """What was measured, for programs."""
+    return [asdict(one) for one in measured]
 
 
 def _row(figure: Figure) -> tuple[str, ...]:

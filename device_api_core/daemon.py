@@ -35,13 +35,7 @@ from device_api_core.server.pages import Pages, health_pages, metrics_pages
 from device_api_core.server.traffic import Traffic
 from device_api_core.server.transport import CONSUMER_FLAG, Face, Listening, load_transport
 from device_api_core.settings import Settings
-from device_api_core.watch import (
-    BOOKMARK_SECONDS,
-    HISTORY_EVENTS,
-    MAX_WATCHES,
-    QUEUE_EVENTS,
-    WatchHub,
-)
+from device_api_core.watch import BOOKMARK_SECONDS, HISTORY_EVENTS, QUEUE_EVENTS, WatchHub
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +53,6 @@ class Tuning:
     first_pause_seconds: float = FIRST_PAUSE_SECONDS
     queue_events: int = QUEUE_EVENTS
     history_events: int = HISTORY_EVENTS
-    max_watches: int = MAX_WATCHES
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +88,7 @@ class Daemon:
             encode_bookmark=codec.bookmark,
             queue_events=tuning.queue_events,
             history_events=tuning.history_events,
-            max_watches=tuning.max_watches,
+            max_watches=settings.max_watches,
             bookmark_seconds=tuning.bookmark_seconds,
         )
         self.cache = DeviceCache(

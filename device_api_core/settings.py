@@ -92,6 +92,11 @@ class Settings:
         "at a unix socket (transport h2) or everybody there. Faster calls wait, then are refused.",
     )
     max_writes_per_second: int = _setting(3_000, "Writes a second from one client, likewise.")
+    max_watches: int = _setting(
+        2_000,
+        "Watches open at a time; one client may have about a quarter of them, a process at a unix "
+        "socket (transport h2) three.",
+    )
     http_address: str = _setting("127.0.0.1", "Host of the health and metrics ports.")
     health_port: int = _setting(
         8081, "HTTP port of /healthz, /livez, /readyz and /statusz; 0 picks one."
@@ -157,7 +162,7 @@ class Settings:
             # Not "< 0", which lets "nan" pass.
             if not 0 <= getattr(self, name) < math.inf:
                 raise SettingsError(f"--{name.replace('_', '-')} must be 0 or more seconds")
-        for name in ("max_reads_per_second", "max_writes_per_second"):
+        for name in ("max_reads_per_second", "max_writes_per_second", "max_watches"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"--{name.replace('_', '-')} must be 1 or more")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report import against
+from benchmarks.report import Curve, against, growth_table
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,6 +61,40 @@ def test_without_go_the_peer_is_left_out_with_the_command_that_installs_it(tmp_p
     )
     assert done.returncode == 0, done.stderr
     assert "apt install golang-go" in done.stderr
+
+
+def test_growth_is_measured_of_three_servers_in_turns(tmp_path):
+    file = tmp_path / "figures.json"
+    options = ("--quick", "--only", "scaling", "--json", str(file))
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    if "skipped" in done.stderr:
+        pytest.skip(done.stderr)
+    assert "h2 / Go peer / grpcio" in done.stdout
+    curves = {(c["axis"], c["name"]): c["points"] for c in json.loads(file.read_text())["curves"]}
+    assert {axis for axis, _ in curves} == {"GPUs", "watchers", "writes offered a second"}
+    lost = curves.pop(("writes offered a second", "events lost"))
+    assert lost == {server: {"1": 0, "3": 0} for server in ("h2", "Go peer", "grpcio")}
+    for points in curves.values():
+        assert list(points) == ["h2", "Go peer", "grpcio"]
+        assert all(len(line) == 2 and min(line.values()) > 0 for line in points.values())
+
+
+def test_a_table_of_growth_has_a_line_for_each_count():
+    curve = Curve("GPUs", "RSS", "MiB")
+    for server, at, value in (("h2", 1, 31.25), ("Go peer", 1, 9.0), ("h2", 1_024, 141.0)):
+        curve.add(server, at, value)
+    table = growth_table([curve])
+    assert table.startswith("h2 / Go peer:")
+    assert "| 1     | 31.2 / 9 |" in table
+    assert "| 1,024 | 141 / -  |" in table
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,21 @@ def test_a_process_leaves_watches_to_others():
     assert Limits().of_a_process.streams < 0.8 * MAX_WATCHES
 
 
+@pytest.mark.parametrize(
+    ("watches", "client", "process"),
+    [(MAX_WATCHES, 512, 1_536), (14_000, 3_584, 10_752)],
+)
+def test_each_has_its_part_of_the_watches_that_may_be(watches, client, process):
+    limits = Limits().sharing(watches)
+    assert limits.streams == client
+    assert limits.of_a_process.streams == process
+    assert limits.of_a_crowd.streams == watches
+
+
+def test_updates_may_be_held_where_hardly_anyone_may_watch():
+    assert Limits().sharing(1) == Limits()
+
+
 def test_who_uses_more_than_its_part_of_the_loop_rests(clock, traffic):
     limiter = Limiter(traffic=traffic)
     greedy, other = limiter.peer("greedy"), limiter.peer("other")

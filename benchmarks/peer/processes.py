@@ -8,7 +8,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peer.build import Unbuildable, build
 from benchmarks.processes import DeviceServer, LoadClient, Process
+from benchmarks.workbench import Workbench
+
+UNLIMITED = [f"--max-{kind}-per-second=1000000" for kind in ("reads", "writes")]
+"""The peer knows no limits, and the load is one client."""
+
+
+def programs(bench: Workbench) -> Path | None:
+    """The folder with the peer and its load client; none, with a word about it, without Go."""
+    try:
+        return build()
+    except Unbuildable as reason:
+        bench.say(f"Go peer: skipped, for {reason}")
+        return None
 
 
 class Peer(Process):

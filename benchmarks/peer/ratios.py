@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.node import GET, GPUS, MOST_GPUS, UPDATE, get, populate, toggles
-from benchmarks.peer.build import Unbuildable, build
-from benchmarks.peer.processes import GoLoad, Peer, Side, ended
+from benchmarks.peer.processes import UNLIMITED, GoLoad, Peer, Side, ended, programs
 from benchmarks.processes import LIST, WATCH, DeviceServer
 from benchmarks.report import Figure, against, quantile, reached
 from benchmarks.workbench import Workbench
@@ -22,6 +21,9 @@ WRITES = 16
 READS_PER_SECOND, WRITES_PER_SECOND = 400, 200
 READS = 1_280
 MAX_CONNECTIONS = 100
+BURST, BURSTS = 320, 5
+"""Writes that wait for nobody; so many of them fill the queue of a watcher that reads nothing."""
+STALLED_SHARE = 10
 IDLE_SECONDS = 20
 UPDATES, WARM_UP = 1_000_000, 20_000
 STARTS = 9
@@ -52,22 +54,18 @@ class Pair:
 
 def run(bench: Workbench) -> list[Figure]:
     """All of them; none, with a word about it, where there is no Go."""
-    try:
-        programs = build()
-    except Unbuildable as reason:
-        bench.say(f"Go peer: skipped, for {reason}")
+    built = programs(bench)
+    if built is None:
         return []
-    # The peer knows no limits, and the load is one client.
-    rates = [f"--max-{kind}-per-second=1000000" for kind in ("reads", "writes")]
-    transport = ("--transport", "h2", *rates)
+    transport = ("--transport", "h2", *UNLIMITED)
     with ExitStack() as stack:
-        load = GoLoad(programs)
+        load = GoLoad(built)
         stack.enter_context(ended(load))
 
         def pair(gpus: int) -> Pair:
             sides: tuple[DeviceServer, Peer] = (
                 bench.device_server(*transport),
-                Peer(programs, bench.new_folder()),
+                Peer(built, bench.new_folder()),
             )
             stack.enter_context(ended(sides[1]))
             for side in sides:
@@ -84,6 +82,7 @@ def run(bench: Workbench) -> list[Figure]:
             *_calls(pair(MOST_GPUS), "ListGpus(72)", LIST, [b""], (0.15, 0.08), None),
             _mixed(eight),
             *_propagation(eight),
+            *_stalled(eight),
             _idle(eight),
             _growth(eight),
             _start(bench, load, transport),
@@ -180,18 +179,47 @@ def _propagation(pair: Pair) -> list[Figure]:
 
 def _delivery(pair: Pair, watchers: int) -> list[Figure]:
     """Writes that wait for nobody: what the watchers miss, and whether they end with the truth."""
-    found = [
-        pair.load.ask(
-            "deliver", count=320, each=watchers, read_method=GET, reads=get(), **_writes(side)
-        )
-        for side in (pair.server, pair.peer)
-    ]
+    found = [_burst(pair, side, watchers) for side in (pair.server, pair.peer)]
     return [
         reached(f"{what}, {watchers:,} watchers", "", mine, 0, None, theirs)
         for what, mine, theirs in (
             ("events lost", found[0]["lost"], found[1]["lost"]),
             ("watchers left stale", found[0]["stale"], found[1]["stale"]),
         )
+    ]
+
+
+def _burst(pair: Pair, side: Side, watchers: int) -> dict[str, Any]:
+    arguments = {"each": watchers, "read_method": GET, "reads": get(), **_writes(side)}
+    return pair.load.ask("deliver", count=BURST, **arguments)
+
+
+def _stalled(pair: Pair) -> list[Figure]:
+    """The same where a tenth of the watchers stop reading: what that does to the others, and
+    whether those that stopped are told that they have missed something."""
+    watchers = pair.bench.rounds(1_000, 100)
+    stalled = watchers // STALLED_SHARE
+    pair.bench.say(f"{watchers:,} watchers, of which {stalled} stop reading")
+    found: list[list[float]] = []
+    _watch(pair, watchers - stalled)
+    for side in (pair.server, pair.peer):
+        arguments = {"target": side.target, "method": WATCH, "initial": GPUS}
+        connections = max(1, stalled // 10)
+        pair.load.ask("stall", count=stalled, connections=connections, **arguments)
+        bursts = [_burst(pair, side, watchers - stalled) for _ in range(BURSTS)]
+        ends = pair.load.ask("resume", target=side.target, count=stalled, each=BURST * BURSTS)
+        pair.load.ask("unwatch", target=side.target)
+        lost = sum(burst["lost"] for burst in bursts)
+        found.append([lost, bursts[-1]["stale"], ends["silent"], stalled - ends["told"]])
+    whats = (
+        f"events lost beside {stalled} stalled watchers",
+        f"watchers left stale beside {stalled} stalled ones",
+        f"of {stalled} stalled watchers: go on with a gap",
+        f"of {stalled} stalled watchers: not told by RESOURCE_EXHAUSTED",
+    )
+    return [
+        reached(what, "", mine, 0, None, theirs)
+        for what, mine, theirs in zip(whats, *found, strict=True)
     ]
 
 

@@ -29,8 +29,8 @@ from device_api_core.watch import WatchHub
 
 CONSUMER_SOCKET_MODE = 0o660
 PROVIDER_SOCKET_MODE = 0o600
-_MAX_CONSUMERS, _CONSUMERS_SHARE = 2_304, 0.5
-"""Connections: one for each watch that may be open, and some for calls; and their share of the
+_CONSUMERS_BESIDE_WATCHES, _CONSUMERS_SHARE = 304, 0.5
+"""Connections: one for each watch that may be open, and these for calls; and their share of the
 files that this process may open."""
 _MAX_PROVIDERS, _PROVIDERS_SHARE = 128, 0.06
 """The same for each other face."""
@@ -61,13 +61,16 @@ class Faces:
         self._reservations = reservations
         self._admin = admin
         self._traffic = traffic
-        self._consumers = allowance(_MAX_CONSUMERS, _CONSUMERS_SHARE)
+        consumers = settings.max_watches + _CONSUMERS_BESIDE_WATCHES
+        self._consumers = allowance(consumers, _CONSUMERS_SHARE)
         self._providers = allowance(_MAX_PROVIDERS, _PROVIDERS_SHARE)
 
     def all(self) -> list[Face]:
         """Those with an address. Raises ``SettingsError`` for a dedicated socket that cannot be."""
         faces = [*self._shared(), self._over_tls(), *self._dedicated()]
-        limits = Limits(self._settings.max_reads_per_second, self._settings.max_writes_per_second)
+        limits = Limits(
+            self._settings.max_reads_per_second, self._settings.max_writes_per_second
+        ).sharing(self._settings.max_watches)
         return [
             replace(
                 face,

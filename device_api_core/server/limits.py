@@ -43,11 +43,20 @@ class Limits:
     burst: int = 32
     calls: int = 512
     streams: int = 512
+    watches: int = MAX_WATCHES
+    """Of all peers together."""
+
+    def sharing(self, watches: int) -> Limits:
+        """The same where all peers together may have more watches: each has its part. Fewer change
+        nothing here, since an update that is held is a stream, too."""
+        if watches <= self.watches:
+            return self
+        return replace(self, streams=self.streams * watches // self.watches, watches=watches)
 
     @property
     def of_a_crowd(self) -> Limits:
         """The same where a peer is everybody at a socket, who may all come back at once."""
-        return replace(self, burst=256, calls=4_096, streams=MAX_WATCHES)
+        return replace(self, burst=256, calls=4_096, streams=self.watches)
 
     @property
     def of_a_process(self) -> Limits:

@@ -218,8 +218,21 @@ async def test_a_slow_watcher_that_never_reads_leaves_no_task_behind(
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+async def test_where_more_may_watch_a_client_has_a_larger_part(
+    run_daemon: Callable[..., Any],
+) -> None:
+    running = await run_daemon(max_watches=2_400, grpc_address="127.0.0.1:0")
+    await running.api().register("a", "alpha")
+    api = AsyncApi(f"127.0.0.1:{running.addresses.tcp_port}")
+    watches = [api.watch() for _ in range(614)]
+    await until(lambda: running.daemon._hub.active == len(watches))
+    error = await failure(api.watch())
+    assert error.details() == "all 614 streams of one client are in use"
+    await api.close()
+
+
 async def test_a_vanished_client_frees_its_slot(run_daemon: Callable[..., Any]) -> None:
-    running = await run_daemon(tuning=Tuning(max_watches=2))
+    running = await run_daemon(max_watches=2)
     api = running.api()
     await api.register("a", "alpha")
     for how in ("cancel", "close"):

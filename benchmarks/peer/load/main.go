@@ -40,6 +40,9 @@ type command struct {
 	Connections int
 	Initial     int
 	Each        int
+	Recent      int
+	Open        int
+	Seconds     float64
 	PerSecond   float64 `json:"per_second"`
 	ReadsPerSec float64 `json:"reads_per_second"`
 }
@@ -47,6 +50,7 @@ type command struct {
 type load struct {
 	connections map[string][]*grpc.ClientConn
 	watchers    map[string]*watchers
+	stalled     map[string]*stalled
 }
 
 type result map[string]interface{}
@@ -59,19 +63,19 @@ func now() float64 {
 	return float64(t.Sec) + float64(t.Nsec)/1e9
 }
 
-func dial(target string) (*grpc.ClientConn, error) {
+func dial(target string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	path := strings.TrimPrefix(target, "unix:")
-	return grpc.Dial("passthrough:///localhost", grpc.WithInsecure(),
+	return grpc.Dial("passthrough:///localhost", append(options, grpc.WithInsecure(),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
 		}),
-		grpc.WithDefaultCallOptions(grpc.ForceCodec(raw{}), grpc.MaxCallRecvMsgSize(1<<30)))
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(raw{}), grpc.MaxCallRecvMsgSize(1<<30)))...)
 }
 
-func (l *load) connect(target, use string, count int) ([]*grpc.ClientConn, error) {
+func (l *load) connect(target, use string, count int, options ...grpc.DialOption) ([]*grpc.ClientConn, error) {
 	key := target + " " + use
 	for len(l.connections[key]) < count {
-		connection, err := dial(target)
+		connection, err := dial(target, options...)
 		if err != nil {
 			return nil, err
 		}
@@ -96,6 +100,12 @@ func (l *load) obey(c command) (result, error) {
 		return l.propagate(c)
 	case "deliver":
 		return l.deliver(c)
+	case "offer":
+		return l.offer(c)
+	case "stall":
+		return l.stall(c)
+	case "resume":
+		return l.resume(c)
 	case "unwatch":
 		return l.unwatch(c)
 	case "first_answer":
@@ -105,7 +115,11 @@ func (l *load) obey(c command) (result, error) {
 }
 
 func main() {
-	l := &load{connections: map[string][]*grpc.ClientConn{}, watchers: map[string]*watchers{}}
+	l := &load{
+		connections: map[string][]*grpc.ClientConn{},
+		watchers:    map[string]*watchers{},
+		stalled:     map[string]*stalled{},
+	}
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(nil, 1<<26)
 	for lines.Scan() {

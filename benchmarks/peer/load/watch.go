@@ -10,6 +10,9 @@ import (
 	"google.golang.org/grpc"
 )
 
+// Streams that a server is asked for at a time: grpcio refuses some where a thousand wait for it.
+const opening = 256
+
 // Open streams that count what arrives and keep the last messages of each.
 type watchers struct {
 	mu      sync.Mutex
@@ -19,6 +22,7 @@ type watchers struct {
 	enough  chan float64
 	failed  error
 	streams []*stream
+	offered int
 	cancel  context.CancelFunc
 }
 
@@ -27,7 +31,7 @@ type stream struct {
 	next   int
 }
 
-func (w *watchers) read(ctx context.Context, connection *grpc.ClientConn, method string, s *stream) {
+func open(ctx context.Context, connection *grpc.ClientConn, method string) (grpc.ClientStream, error) {
 	description := grpc.StreamDesc{ServerStreams: true}
 	incoming, err := connection.NewStream(ctx, &description, method)
 	if err == nil {
@@ -37,11 +41,20 @@ func (w *watchers) read(ctx context.Context, connection *grpc.ClientConn, method
 	if err == nil {
 		err = incoming.CloseSend()
 	}
+	return incoming, err
+}
+
+func (w *watchers) read(ctx context.Context, connection *grpc.ClientConn, method string, s *stream, opened func()) {
+	incoming, err := open(ctx, connection, method)
+	var message []byte
+	if err == nil {
+		err = incoming.RecvMsg(&message)
+	}
+	opened()
 	for err == nil {
-		var message []byte
-		if err = incoming.RecvMsg(&message); err == nil {
-			w.count(s, message)
-		}
+		w.count(s, message)
+		message = nil
+		err = incoming.RecvMsg(&message)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -71,6 +84,16 @@ func (w *watchers) expect(more int) {
 	w.wanted = w.arrived + more
 }
 
+// The same where some of them will never come, or came already.
+func (w *watchers) less(fewer int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wanted -= fewer
+	if fewer > 0 && w.arrived >= w.wanted {
+		w.enough <- w.last
+	}
+}
+
 // When they had come; how many are missing if they did not.
 func (w *watchers) until(limit time.Duration) (float64, int) {
 	select {
@@ -93,10 +116,12 @@ func (l *load) watch(c command) (result, error) {
 	w := &watchers{cancel: cancel}
 	l.watchers[c.Target] = w
 	w.expect(c.Count * c.Initial)
+	room := make(chan struct{}, opening)
 	for number := 0; number < c.Count; number++ {
-		s := &stream{recent: make([][]byte, c.Initial)}
+		s := &stream{recent: make([][]byte, c.Initial+c.Recent)}
 		w.streams = append(w.streams, s)
-		go w.read(ctx, connections[number%len(connections)], c.Method, s)
+		room <- struct{}{}
+		go w.read(ctx, connections[number%len(connections)], c.Method, s, func() { <-room })
 	}
 	if _, missing := w.until(giveUp); missing > 0 {
 		return nil, fmt.Errorf("%d initial messages are missing: %v", missing, w.failed)
@@ -127,8 +152,7 @@ func (l *load) propagate(c command) (result, error) {
 	return result{"durations": durations}, nil
 }
 
-// Writes one after the other without waiting for their events: how many events never came, and on how
-// many streams the last messages are not the state that Reads then answer, in any order.
+// Writes one after the other without waiting for their events, then what missed says.
 func (l *load) deliver(c command) (result, error) {
 	w := l.watchers[c.Target]
 	connections, err := l.connect(c.Via, "writes", 1)
@@ -141,10 +165,16 @@ func (l *load) deliver(c command) (result, error) {
 			return nil, err
 		}
 	}
+	return w.missed(connections[0], c)
+}
+
+// How many of the events that are expected never came, and on how many streams the recent messages do not
+// have the state that Reads then answer.
+func (w *watchers) missed(connection *grpc.ClientConn, c command) (result, error) {
 	_, lost := w.until(5 * time.Second)
 	var state [][]byte
 	for _, request := range c.Reads {
-		answer, err := call(connections[0], c.ReadMethod, request)
+		answer, err := call(connection, c.ReadMethod, request)
 		if err != nil {
 			return nil, err
 		}
