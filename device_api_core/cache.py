@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from device_api_core import codec, conditions
+from device_api_core.answers import KnownAnswers
 from device_api_core.entries import Change, Entry, SetCondition, encoded, merge_spec
 from device_api_core.errors import AlreadyExists, Conflict, LimitExceeded, NotFound
 from device_api_core.events import EventLog, Kind
@@ -52,6 +53,7 @@ class DeviceCache:
         self._version = hub.version
         self._list_bytes = 0
         self._list_response: bytes | None = None
+        self.answers = KnownAnswers()
 
     def __repr__(self) -> str:
         return f"<DeviceCache {len(self._entries)} GPUs at version {self._version}>"
@@ -277,6 +279,7 @@ class DeviceCache:
     def _publish(self, event_type: str, entry: Entry, version: int) -> None:
         self._version = version
         self._list_response = None
+        self.answers.forget()
         self._hub.publish(version, codec.watch_response(event_type, entry.item))
         self._metrics.watch_events[event_type] += 1
 

@@ -250,6 +250,7 @@ class Daemon:
 
     def _readiness_changed(self, ready: bool) -> None:
         logger.info("ready" if ready else "not ready", extra={"gpus": len(self.cache)})
+        self.cache.answers.forget()
         for listening in self._listening:
             task = asyncio.get_running_loop().create_task(listening.set_serving(ready))
             self._tasks.add(task)

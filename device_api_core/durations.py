@@ -26,10 +26,10 @@ class Durations:
         self.seconds = 0.0
         """The sum of all."""
 
-    def observed(self, seconds: float) -> None:
-        """Count one."""
-        self._buckets[bisect_left(self._bounds, seconds)] += 1
-        self.seconds += seconds
+    def observed(self, seconds: float, times: int = 1) -> None:
+        """Count one, or several that took so long each."""
+        self._buckets[bisect_left(self._bounds, seconds)] += times
+        self.seconds += seconds * times
 
     @property
     def count(self) -> int:

@@ -30,7 +30,7 @@ class ReadGate:
     """Held updates and parked readers. Lives on the event loop; only :meth:`passage` waits.
 
     ``max_hold_seconds`` bounds one hold; after it ``expired`` is called with the hold, already
-    released. ``clock`` is a monotonic clock in seconds.
+    released. ``closing`` is called when a hold begins. ``clock`` is a monotonic clock in seconds.
     """
 
     def __init__(
@@ -39,10 +39,12 @@ class ReadGate:
         max_hold_seconds: float,
         clock: Callable[[], float],
         expired: Callable[[Hold], None],
+        closing: Callable[[], None] = lambda: None,
     ) -> None:
         self._max_hold_seconds = max_hold_seconds
         self._clock = clock
         self._expired = expired
+        self._closing = closing
         self._holds: dict[str, Hold] = {}
         self._reopens: dict[str, float] = {}
         self.parked = 0
@@ -84,6 +86,7 @@ class ReadGate:
         loop = asyncio.get_running_loop()
         held.timer = loop.call_later(self._max_hold_seconds, self._expire, held)
         self._holds[provider_id] = held
+        self._closing()
         return held
 
     def release(self, held: Hold) -> bool:

@@ -56,7 +56,10 @@ class Intake:
         self.saving = saving
         """``None`` if nothing is kept over restarts."""
         self.gate = ReadGate(
-            max_hold_seconds=max_hold_seconds, clock=clock.monotonic, expired=self._hold_expired
+            max_hold_seconds=max_hold_seconds,
+            clock=clock.monotonic,
+            expired=self._hold_expired,
+            closing=cache.answers.forget,
         )
         self.leases = Leases(
             monotonic=clock.monotonic,

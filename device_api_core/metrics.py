@@ -25,7 +25,7 @@ class Calls:
     Plain numbers, as in :class:`~device_api_core.durations.Durations`, and for the same reason.
     """
 
-    __slots__ = ("codes", "durations", "kind", "method", "service", "started")
+    __slots__ = ("codes", "durations", "elsewhere", "kind", "method", "service", "started")
 
     def __init__(self, service: str, method: str, kind: str) -> None:
         self.service = service
@@ -34,6 +34,18 @@ class Calls:
         self.started = 0
         self.codes: dict[str, int] = {}
         self.durations = Durations()
+        self.elsewhere: list[Callable[[], tuple[int, float]]] = []
+        """Each tells how many calls were answered, past all this, since it was last asked, and how
+        many seconds that took."""
+
+    def collect(self) -> None:
+        """Count what was answered elsewhere."""
+        for take in self.elsewhere:
+            count, seconds = take()
+            if count:
+                self.started += count
+                self.codes["OK"] = self.codes.get("OK", 0) + count
+                self.durations.observed(seconds / count, count)
 
     def finished(self, code: str, seconds: float = 0.0) -> None:
         """Count the end of a call."""
@@ -70,7 +82,9 @@ class Metrics:
 
     @property
     def all_calls(self) -> Collection[Calls]:
-        """The records of all methods."""
+        """The records of all methods, as they are now."""
+        for calls in self._calls.values():
+            calls.collect()
         return self._calls.values()
 
     def know_provider(self, provider_id: str) -> None:

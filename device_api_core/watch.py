@@ -28,7 +28,17 @@ WATCHER_LIMIT = "watcher-limit"
 class Subscription:
     """One watcher's events. Created by :meth:`WatchHub.subscribe`, read by one transport call."""
 
-    __slots__ = ("_hub", "_initial", "_queue", "_timer", "_waiter", "error", "on_end", "on_ready")
+    __slots__ = (
+        "_hub",
+        "_initial",
+        "_queue",
+        "_timer",
+        "_waiter",
+        "error",
+        "on_end",
+        "on_event",
+        "on_ready",
+    )
 
     def __init__(self, hub: WatchHub, initial: Iterable[bytes]) -> None:
         self._hub = hub
@@ -42,6 +52,8 @@ class Subscription:
         slow client must be told, since it will not come back to read the error."""
         self.on_ready: Callable[[], None] | None = None
         """Called when there is something to take: a transport needs no task per idle watcher."""
+        self.on_event: Callable[[bytes], bool] | None = None
+        """Called with an event that nothing waits before, which it takes by returning True."""
 
     def __repr__(self) -> str:
         return f"<Subscription {self.queued} queued, error={self.error!r}>"
@@ -77,6 +89,12 @@ class Subscription:
     def close(self) -> None:
         """The client is gone: free the queue and the slot. Idempotent."""
         self._hub.remove(self)
+
+    def pass_on(self, frame: bytes) -> bool:
+        """Hand an event over at once; the hub's business. Returns whether it was taken."""
+        if self.on_event is None or self._queue or self._initial:
+            return False
+        return self.on_event(frame)
 
     def put(self, event: tuple[float, bytes], limit: int) -> bool:
         """Queue an event with the time of its change. Returns whether it found room; the hub's
@@ -181,7 +199,10 @@ class WatchHub:
         self._spoken = self.clock()
         self._remember(version, frame)
         event = self._spoken, frame
-        slow = [s for s in self._subscriptions if not s.put(event, self.queue_events)]
+        behind = [s for s in self._subscriptions if not s.pass_on(frame)]
+        if taken := self.active - len(behind):
+            self.deliveries.observed(self.clock() - self._spoken, taken)
+        slow = [s for s in behind if not s.put(event, self.queue_events)]
         for subscription in slow:
             self.ended_slow += 1
             self._end(

@@ -95,6 +95,7 @@ def test_several_peers_share_four_fifths_of_the_loop(clock, traffic, peers, part
         everybody[number % peers].arrive(writes=False)
     for peer in everybody:
         clock.worked += 0.00025
+        traffic.note(1)
         pace = traffic.pace(peer, clock.now)
     assert pace == pytest.approx(part, rel=0.05)
 
@@ -296,3 +297,74 @@ def test_who_has_calls_that_wait_rests_for_a_moment(clock, traffic):
     for _ in range(400):
         peer.arrive(writes=False)
     assert peer.rest() == 0.05
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.floats(0, 0.3), st.booleans(), st.floats(0, 1)), min_size=1, max_size=200
+    )
+)
+def test_turns_taken_in_advance_are_no_more_turns(steps):
+    """However many of them are used before the next are taken."""
+    clock = Clock()
+    peer = Peer(Limits(reads=20, burst=4), Traffic(clock, lambda: 0.0))
+    turns, left = [], 0
+    for gap, advance, part in steps:
+        clock.now += gap
+        if advance:
+            left = peer.advance(left)
+            used = round(left * part)
+            turns += [clock.now] * used
+            left -= used
+        else:
+            with suppress(LimitExceeded):
+                turns.append(clock.now + peer.arrive(writes=False))
+    for first in turns:
+        assert sum(first <= turn < first + 1 for turn in turns) <= 20 + 4 + 1
+
+
+def test_who_has_saved_turns_may_have_them_at_once_and_nobody_else(clock, traffic):
+    peer = Peer(Limits(reads=64, burst=4), traffic)
+    assert peer.advance(0) == 4
+    assert peer.advance(0) == 0
+    assert peer.advance(3) == 3
+    assert peer.arrive(writes=False) == 0
+    assert peer.arrive(writes=False) > 0
+    clock.now += 3 / 64
+    assert peer.advance(0) == 1
+
+
+def test_calls_in_advance_count_for_what_one_costs(clock, traffic):
+    peer = Peer(Limits(reads=1_000_000), traffic)
+    other = Peer(Limits(), traffic)
+    left = 0
+    for _ in range(200):
+        clock.worked += 32 * 0.00025
+        clock.now += 32 * 0.00025
+        left = peer.advance(left) - 32
+    other.arrive(writes=False)
+    assert traffic.pace(peer, clock.now) == pytest.approx(1_600, rel=0.1)
+
+
+def test_who_is_worked_for_and_does_not_call_slows_nobody_down(clock, traffic):
+    """A watcher acknowledges what it is sent."""
+    writer, watcher = Peer(Limits(), traffic), Peer(Limits(), traffic)
+    for _ in range(3_000):
+        clock.now += 0.001
+        clock.worked += 0.001
+        writer.arrive(writes=True)
+        watcher.used(0.0001)
+    assert traffic.pace(writer, clock.now) == math.inf
+    # It pays for what it makes the loop do beside one who calls.
+    assert watcher.debt() <= 0
+    watcher.used(1.0)
+    assert watcher.debt() > 1.0
+
+
+def test_a_lone_peer_owes_nothing_whenever_it_is_heard(clock, traffic):
+    peer = Peer(Limits(), traffic)
+    for _ in range(5_000):
+        peer.used(0.0009)
+        assert peer.debt() <= 0
+        peer.arrive(writes=False)
+        clock.now += 0.001

@@ -85,6 +85,7 @@ class _HealthWatch:
         self.error: DeviceApiError | None = None
         self.on_end: Callable[[], None] | None = None
         self.on_ready: Callable[[], None] | None = None
+        self.on_event: Callable[[bytes], bool] | None = None
 
     def take(self) -> bytes | None:
         self._changed.clear()

@@ -76,6 +76,7 @@ class Peer:
         "calls",
         "paid_until",
         "seen",
+        "seen_before",
         "streams",
     )
 
@@ -83,8 +84,8 @@ class Peer:
         self._limits = limits
         self._traffic = traffic
         self._next_read = self._next_write = 0.0
-        self.seen = -math.inf
-        """When the window began in which it was last counted; the traffic's business."""
+        self.seen = self.seen_before = -math.inf
+        """When the last two windows began in which it was counted; the traffic's business."""
         self.paid_until = -math.inf
         """The time of the loop that it has used counts as its own until then; the traffic's
         business, too."""
@@ -125,6 +126,17 @@ class Peer:
         """One of the counted streams is over."""
         self.streams -= 1
 
+    def advance(self, unused: int) -> int:
+        """Take all turns for reads that it has at once; returns how many. ``unused`` are left of
+        those that it took before."""
+        now = self._traffic.clock()
+        rate = min(self._limits.reads, self._traffic.pace(self, now))
+        due = max(self._next_read - unused / rate, now - self._limits.burst / rate)
+        turns = max(int((now - due) * rate), 0)
+        self._traffic.note(turns - unused)
+        self._next_read = due + turns / rate
+        return turns
+
     def arrive(self, *, writes: bool) -> float:
         """Take a turn for a call; returns how many seconds it has to wait for it.
 
@@ -138,6 +150,7 @@ class Peer:
             )
         now = self._traffic.clock()
         rate: float = self._limits.writes if writes else self._limits.reads
+        self._traffic.note(1)
         pace = self._traffic.pace(self, now)
         if pace < rate:
             rate = pace

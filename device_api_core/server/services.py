@@ -41,13 +41,15 @@ class GpuService:
         self._gate = gate
         self._readiness = readiness
         self._knows_providers = shared or readiness is None
+        self._known = cache.answers.table()
+        self._known_lists = cache.answers.table()
 
     @property
     def methods(self) -> tuple[Method, ...]:
         """The method table."""
         return (
-            Unary(_GPU_SERVICE, "GetGpu", self.get_gpu),
-            Unary(_GPU_SERVICE, "ListGpus", self.list_gpus),
+            Unary(_GPU_SERVICE, "GetGpu", self.get_gpu, known=self._known),
+            Unary(_GPU_SERVICE, "ListGpus", self.list_gpus, known=self._known_lists),
             ServerStream(_GPU_SERVICE, "WatchGpus", self.watch_gpus),
         )
 
@@ -57,7 +59,7 @@ class GpuService:
         check_name(request.name)
         self._require_ready()
         await self._gate.passage()
-        return self._cache.get(request.name).get_response
+        return self._noted(self._known, data, self._cache.get(request.name).get_response)
 
     async def list_gpus(self, data: bytes) -> bytes:
         """All GPUs, as one snapshot."""
@@ -66,7 +68,9 @@ class GpuService:
         if asker is None:
             self._require_ready()
         await self._gate.passage(but_for=asker)
-        return self._cache.list_response()
+        response = self._cache.list_response()
+        # Who reads past a held update has an answer of its own.
+        return response if asker else self._noted(self._known_lists, data, response)
 
     async def watch_gpus(self, data: bytes) -> Subscription:
         """The snapshot and then every change, or every change after a version."""
@@ -87,6 +91,12 @@ class GpuService:
             bookmarks=bookmarks,
             bookmark_initial=bookmarks and options.send_initial_events,
         )
+
+    def _noted(self, table: dict[bytes, bytes], request: bytes, response: bytes) -> bytes:
+        # A later update may be held, for which this reader did not have to wait.
+        if not self._gate.held:
+            self._cache.answers.note(table, request, response)
+        return response
 
     def _require_ready(self) -> None:
         if self._readiness is not None:

@@ -41,7 +41,17 @@ class Traffic:
     """Who calls, over all faces of one event loop, and what that costs it. ``clock`` is monotonic
     seconds, ``spent`` the seconds of this thread that were not idle."""
 
-    __slots__ = ("_before", "_began", "_calls", "_cost", "_now", "_spent", "_spent_before", "clock")
+    __slots__ = (
+        "_before",
+        "_began",
+        "_calls",
+        "_previous",
+        "_cost",
+        "_now",
+        "_spent",
+        "_spent_before",
+        "clock",
+    )
 
     def __init__(
         self,
@@ -53,36 +63,45 @@ class Traffic:
         self._spent_before = spent()
         self._cost = _CHEAPEST_SECONDS
         self._calls = 0
-        self._began = -math.inf
+        self._began = self._previous = -math.inf
         self._before = 0
         self._now = 0
 
-    def pace(self, peer: Peer, now: float) -> float:
-        """Note a call; returns how many a second its peer may make beside the others who have
-        called lately."""
-        self._calls += 1
+    def note(self, calls: int) -> None:
+        """Count calls, for what one costs."""
+        self._calls += calls
         if self._calls >= _SAMPLE_CALLS:
             self._measure()
+
+    def pace(self, peer: Peer, now: float) -> float:
+        """How many calls a second a peer who calls now may make beside the others who have called
+        lately."""
         peers = self._count(peer, now)
         return math.inf if peers < 2 else max(_SHARE / self._cost / peers, _SLOWEST_PER_SECOND)
 
     def charge(self, peer: Peer, seconds: float) -> None:
-        """Note that the loop has just worked so long for a peer: beside others that counts as its
-        part of a longer time."""
+        """Note that the loop has just worked so long for a peer: beside others who call that counts
+        as its part of a longer time. It is no call itself: a watcher that acknowledges what it is
+        sent slows nobody down."""
         now = self.clock()
-        if (peers := self._count(peer, now)) >= 2:
+        if (peers := self._others(peer, now) + 1) >= 2:
             begins = max(peer.paid_until, now - seconds - _AHEAD_SECONDS)
             peer.paid_until = begins + seconds * peers / _SHARE
 
     def _count(self, peer: Peer, now: float) -> int:
-        """How many have been heard of lately, this one now."""
+        """How many have called lately, this one now."""
+        others = self._others(peer, now)
+        if peer.seen != self._began:
+            peer.seen_before, peer.seen = peer.seen, self._began
+            self._now += 1
+        return others + 1
+
+    def _others(self, peer: Peer, now: float) -> int:
         if now - self._began >= _WINDOW_SECONDS:
             self._before = self._now if now - self._began < 2 * _WINDOW_SECONDS else 0
-            self._began, self._now = now, 0
-        if peer.seen != self._began:
-            peer.seen = self._began
-            self._now += 1
-        return max(self._now, self._before)
+            self._previous, self._began, self._now = self._began, now, 0
+        before = self._before - (self._previous in {peer.seen, peer.seen_before})
+        return max(self._now - (peer.seen == self._began), before, 0)
 
     def _measure(self) -> None:
         spent = self._spent()

@@ -47,6 +47,8 @@ class EventStream(Protocol):
     error: DeviceApiError | None
     on_end: Callable[[], None] | None
     on_ready: Callable[[], None] | None
+    on_event: Callable[[bytes], bool] | None
+    """Offered each event that nothing waits before; takes it by returning True. Must not raise."""
 
     def take(self) -> bytes | None:
         """The next message, ``None`` if there is none yet (``on_ready`` tells when there is);
@@ -61,13 +63,16 @@ class EventStream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Unary:
-    """One request, one response. ``writes`` is whether it changes what others read."""
+    """One request, one response. ``writes`` is whether it changes what others read. ``known`` are
+    answers that may be given without a call, by request: the table is emptied, in the same step,
+    with whatever makes one of them untrue."""
 
     kind: ClassVar[str] = "unary"
     service: str
     name: str
     call: Answer
     writes: bool = False
+    known: dict[bytes, bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)

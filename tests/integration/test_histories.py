@@ -255,6 +255,7 @@ def record(server: Server, log: Path, operations: int) -> History:
     history = clients.history
     final = 0
     start_api = server.api()
+    began_at = time.monotonic_ns()
     truth = start_api.watch(timeout=600, allow_watch_bookmarks=True, send_initial_events=True)
     initial = []
     while (event := truth.next()).type == "ADDED":
@@ -281,17 +282,17 @@ def record(server: Server, log: Path, operations: int) -> History:
         for future in watching:
             future.result(60)
     truth.cancel()
-    add_what_the_provider_did(history, log, finished)
+    add_what_the_provider_did(history, log, range(began_at, finished))
     return history
 
 
-def add_what_the_provider_did(history: History, log: Path, finished: int) -> None:
-    """Add the plugin's own record. What it did after the last change was not watched to its end."""
+def add_what_the_provider_did(history: History, log: Path, watched: range) -> None:
+    """Add the plugin's own record, of the time in which every change was watched."""
     for line in log.read_text().splitlines():
         for kind, facts in json.loads(line).items():
-            if kind == "write" and facts[1] < finished:
+            if kind == "write" and facts[0] in watched and facts[1] in watched:
                 history.writes.append(Write(*facts))
-            elif kind == "held" and facts[2] < finished:
+            elif kind == "held" and facts[0] in watched and facts[2] in watched:
                 history.held.append(Held(*facts))
 
 

@@ -21,7 +21,10 @@ MISSING_HEADERS = (
     f"device-api-transport-h2 needs Python's C headers, and {HEADERS} has none. Install them "
     "(Debian and Ubuntu: apt install python3-dev; Fedora and RHEL: dnf install python3-devel)."
 )
-SOURCES = ["answer", "call", "library", "module", "object", "request", "session", "stream"]
+SOURCES = [
+    *("answer", "at_once", "call", "library", "module", "object", "request", "session"),
+    *("sender", "sockets", "stream", "wire"),
+]
 
 
 class CompileEngine(BuildHookInterface):  # type: ignore[type-arg]

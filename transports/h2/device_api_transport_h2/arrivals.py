@@ -82,20 +82,19 @@ class Arrivals:
         self,
         listener: socket.socket,
         connections: Connections,
-        make: Callable[[Credentials], Connection],
+        make: Callable[[socket.socket, Credentials], Connection],
     ) -> None:
         self._listener = listener
         self._connections = connections
         self._make = make
         self._loop = asyncio.get_running_loop()
-        self._beginning: set[asyncio.Task[None]] = set()
         self._again: asyncio.TimerHandle | None = None
         self._refused = 0
         self._told = -_TOLD_SECONDS
         listener.setblocking(False)
         self._loop.add_reader(listener, self._accept)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Accept nobody more."""
         if self._listener.fileno() < 0:
             return
@@ -103,7 +102,6 @@ class Arrivals:
             self._again.cancel()
         self._loop.remove_reader(self._listener)
         self._listener.close()
-        await asyncio.gather(*self._beginning)
 
     def _accept(self) -> None:
         """asyncio's own servers accept hundreds at once and know who came some turns later: too
@@ -130,16 +128,17 @@ class Arrivals:
             accepted.close()
             self._tell(who, why)
             return
-        connection = self._make(who)
+        try:
+            accepted.setblocking(False)
+            if accepted.family != socket.AF_UNIX:
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = self._make(accepted, who)
+        except OSError as error:
+            accepted.close()
+            self._tell(who, error.strerror or str(error))
+            return
         self._connections.add(connection)
-        accepted.setblocking(False)
-        beginning = self._loop.create_task(self._begin(connection, accepted))
-        self._beginning.add(beginning)
-        beginning.add_done_callback(self._beginning.discard)
-        connection.peer.used(perf_counter() - began)
-
-    async def _begin(self, connection: Connection, accepted: socket.socket) -> None:
-        await self._loop.connect_accepted_socket(lambda: connection, accepted)
+        connection.used(perf_counter() - began)
 
     def _tell(self, who: Credentials, why: str) -> None:
         self._refused += 1

@@ -164,6 +164,7 @@ class WatchCall(RequestCall):
         else:
             self._stream = stream
             stream.on_ready = self._ready
+            stream.on_event = self.connection.sender(self.id, READ_AHEAD_BYTES)
             self._ready()
 
     def pull(self) -> bool:
@@ -211,7 +212,7 @@ class WatchCall(RequestCall):
     def _release(self) -> None:
         """Free the slot and the queue, whatever the client does."""
         if self._stream is not None:
-            self._stream.on_ready = None
+            self._stream.on_ready = self._stream.on_event = None
             self._stream.close()
             self._stream = None
         if self._peer is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
@@ -12,30 +13,19 @@ from typing import Any
 from device_api_core.server.limits import Limiter, Peer
 from device_api_core.server.sockets import Credentials
 from device_api_transport_h2 import _engine
+from device_api_transport_h2.accounts import Accounts, grant
+from device_api_transport_h2.bounds import new_session
 from device_api_transport_h2.calls import WatchCall
 from device_api_transport_h2.dispatch import Calls
+from device_api_transport_h2.line import Line
+from device_api_transport_h2.lookout import Lookout
 from device_api_transport_h2.routes import Refused, Route
 from device_api_transport_h2.status import UNREAD, Trailers
 from device_api_transport_h2.turn import Turn
 
 logger = logging.getLogger(__name__)
 
-MAX_STREAMS = 2_048
-MAX_HEADER_BYTES = 16 * 1024
-MAX_BUFFERED_BYTES = 8 * 1024 * 1024
-"""Of one connection's requests that are not finished. The engine bounds all connections' together,
-too."""
-MAX_UNREAD_BYTES = 8 * 1024 * 1024
-"""Of one connection's answers that its client does not read."""
-WINDOW_BYTES = 64 * 1024
-READ_BYTES = 4 * 1024
-"""At a time, so that a client who sends without a pause takes turns with the others."""
 _WRITE_BYTES = 64 * 1024
-_GREETING_SECONDS = 10.0
-"""In which a client must have said something, or it holds a place for nothing."""
-_STALLED_SECONDS = 30.0
-"""In which a client must read something of what it was sent. That a call's answer waits for the
-client's window is no stall."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,128 +33,111 @@ class Served:
     """What the connections of a face have together."""
 
     routes: Mapping[bytes, Route]
+    answers: dict[bytes, _engine.Answers]
     limiter: Limiter
     max_request_bytes: int
     turn: Turn
+    lookout: Lookout
+    accounts: Accounts
 
 
-class Connection(asyncio.BufferedProtocol):
-    """``ended`` is called once when it is over."""
-
-    # Of all connections: what was read is dealt with before the next is.
-    _buffer = memoryview(bytearray(READ_BYTES))
+class Connection:
+    """``ended`` is called once when it is over. Raises ``OSError`` if the system has no room for
+    one more."""
 
     def __init__(
-        self, who: Credentials, served: Served, ended: Callable[[Connection], None]
+        self,
+        accepted: socket.socket,
+        who: Credentials,
+        served: Served,
+        ended: Callable[[Connection], None],
     ) -> None:
         self.who = who
         self._limiter = served.limiter
         self._turn = served.turn
         self._ended = ended
-        self._session = _engine.Session(
-            max_message_bytes=served.max_request_bytes,
-            max_header_bytes=MAX_HEADER_BYTES,
-            max_buffered_bytes=MAX_BUFFERED_BYTES,
-            max_unread_bytes=MAX_UNREAD_BYTES,
-            max_streams=MAX_STREAMS,
-            window_bytes=WINDOW_BYTES,
-        )
+        self._session = new_session(served.max_request_bytes)
+        self._line = Line(accepted, self._session, served.lookout, self, self._lost)
+        self._wire = self._line.wire
+        self._accounts = served.accounts
+        self._account = served.accounts.join(who.pid)
+        self._session.serve(served.answers, self._account)
         self._calls = Calls(self, served.routes)
         self._hungry: dict[WatchCall, None] = {}
         self._key = object()
         self._loop = asyncio.get_running_loop()
         self._flush_due = False
-        self._paused = False
-        self._resting: asyncio.TimerHandle | None = None
-        self._held = b""
+        self._held: list[_engine.Event] = []
         self._drained: asyncio.Future[None] | None = None
-        self._greeted = False
-        # Who says nothing, or reads nothing.
-        self._overdue = self._loop.call_later(_GREETING_SECONDS, self.cut)
-        self._transport: asyncio.Transport
+        self._flush_soon()
+
+    def used(self, seconds: float) -> None:
+        """Note that the loop has just worked so long for the client, over all its connections."""
+        peer = self.peer
+        peer.used(seconds)
+        if (debt := peer.debt()) > 0:
+            self._account.rests_until = self._loop.time() + debt
 
     # --- from the socket
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_WRITE_BYTES)
-        self._flush()
+    def told(self, what: int, value: Any) -> None:
+        """See :class:`~device_api_transport_h2.lookout.Owner`."""
+        if not self._line.over:
+            _NOTICES[what](self, value)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if not self._greeted:
-            self._greeted = True
-            self._overdue.cancel()
-        if self._rests(self.peer.debt()):
+    def _heard(self, events: list[_engine.Event]) -> None:
+        if events and (debt := self.peer.debt()) > 0:
             # Another connection of the same client has just had its part.
-            self._held = bytes(self._buffer[:nbytes])
-        else:
-            self._receive(self._buffer[:nbytes])
-
-    def _receive(self, data: bytes | memoryview) -> None:
-        began = perf_counter()
-        try:
-            events = self._session.receive(data)
-        except (ConnectionError, MemoryError) as error:
-            self._break(error)
+            self._held += events
+            self._rest(debt)
             return
+        began = perf_counter()
         # All that is said meanwhile is sent at the end.
         self._flush_due = True
-        self._calls.heed(events)
+        self._heed(events)
         self._flush()
-        peer = self.peer
-        peer.used(perf_counter() - began)
-        self._rests(peer.rest())
+        self.used(self._account.take() + perf_counter() - began)
+        self._rest(self.peer.rest())
 
-    def eof_received(self) -> None:
-        """A client that writes no more is gone: gRPC knows no half-closed connection."""
+    def _heed(self, events: list[_engine.Event]) -> None:
+        # In order: a call that is held must not begin after its end.
+        if self._held:
+            self._held += events
+        else:
+            self._calls.heed(events)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._overdue.cancel()
-        if self._resting is not None:
-            self._resting.cancel()
-        began = perf_counter()
-        self._ended(self)
-        self._calls.close()
-        self._hungry.clear()
-        self._session.close()
-        self._wake_writers()
-        self.peer.used(perf_counter() - began)
-
-    def pause_writing(self) -> None:
-        self._paused = True
-        self._overdue.cancel()
-        self._overdue = self._loop.call_later(_STALLED_SECONDS, self.cut, "it hardly reads")
-        # Who does not read what was asked for need not ask for more.
-        self._transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        self._paused = False
-        self._overdue.cancel()
-        if self._resting is None:
-            self._transport.resume_reading()
+    def _flows(self, _: None) -> None:
+        self._line.flows()
         self._flush()
 
-    def _rests(self, seconds: float) -> bool:
-        """Whether the client has had its part. What it sends waits in the socket then."""
-        if seconds <= 0:
-            return False
-        self._transport.pause_reading()
-        self._resting = self._loop.call_later(seconds, self._rested)
-        return True
+    def _rests(self, _: None) -> None:
+        """The same, and nothing was read."""
+        self._rest(max(self._account.rests_until - self._loop.time(), 0.0))
+
+    def _broken(self, error: BaseException | None) -> None:
+        """The client breaks the protocol, mostly: say so to it, and end."""
+        logger.warning("a connection was ended: %s", error)
+        try:
+            self._wire.flush()
+        except (ConnectionError, MemoryError):
+            logger.debug("there is no last word", exc_info=True)
+        self._line.close()
+
+    def _gone(self, _: None) -> None:
+        # A client that writes no more is gone, too: gRPC knows no half-closed connection.
+        self._line.lost()
+
+    def _rest(self, seconds: float) -> None:
+        """The client has had its part."""
+        if seconds > 0:
+            self._line.rest(seconds, self._rested)
 
     def _rested(self) -> None:
-        self._resting = None
-        if self._rests(self.peer.debt()):
-            return
-        if self._held:
-            held, self._held = self._held, b""
-            self._receive(held)
-        if not self._paused and self._resting is None:
-            self._transport.resume_reading()
+        if (debt := self.peer.debt()) > 0:
+            self._rest(debt)
+        elif self._held:
+            held, self._held = self._held, []
+            self._heard(held)
 
     # --- from the calls
 
@@ -174,6 +147,10 @@ class Connection(asyncio.BufferedProtocol):
             self._session.finish(stream, UNREAD)
         self._calls.forget(stream)
         self._flush_soon()
+
+    def grant(self) -> None:
+        """The client reads what is known: let it have that at once for a while."""
+        grant(self._account, self.peer, self._loop.time())
 
     def message(self, stream: int, message: bytes) -> int:
         """Queue a message; returns the bytes that wait on the stream, -1 if it is gone."""
@@ -210,8 +187,13 @@ class Connection(asyncio.BufferedProtocol):
         self._hungry[call] = None
         self._flush_soon()
 
+    def sender(self, stream: int, ahead: int) -> Callable[[bytes], bool]:
+        """What puts a message into the stream at once, if less than ``ahead`` bytes wait there."""
+        return self._wire.sender(stream, ahead).say
+
     async def drained(self) -> None:
-        """Wait until something was sent."""
+        """Wait until something may have been sent."""
+        self._wire.hungry = True
         if self._drained is None:
             self._drained = self._loop.create_future()
         await asyncio.shield(self._drained)
@@ -233,7 +215,7 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def idle(self) -> bool:
         """Whether the client has said something, and has no calls."""
-        return self._greeted and self._calls.idle
+        return self._wire.heard and self._calls.idle
 
     @property
     def tasks(self) -> list[asyncio.Task[Any]]:
@@ -249,7 +231,7 @@ class Connection(asyncio.BufferedProtocol):
         """End it now; a reason is logged."""
         if why:
             logger.warning("connection cut", extra={**self.who._asdict(), "outcome": why})
-        self._transport.abort()
+        self._line.end()
 
     # --- to the socket
 
@@ -260,41 +242,53 @@ class Connection(asyncio.BufferedProtocol):
             self._turn.end_with(self._flush)
 
     def _flush(self) -> None:
-        if self._transport.is_closing():
+        if self._line.closing:
             return
         # What the watches say meanwhile goes along.
         self._flush_due = True
         try:
-            while not self._paused and (data := self._next_bytes()):
-                self._transport.write(data)
-                self._wake_writers()
-                if len(data) < _WRITE_BYTES:
+            while not self._wire.blocked:
+                self._feed()
+                if self._wire.flush() < _WRITE_BYTES:
                     break
             self._flush_due = False
-            self._calls.heed(self._session.events())
+            self._wake_writers()
+            self._heed(self._session.events())
         except (ConnectionError, MemoryError) as error:
-            self._break(error)
+            self._broken(error)
             return
-        if not self._session.alive:
-            self._transport.close()
+        if self._wire.blocked:
+            self._line.stall()
+        elif not self._session.alive:
+            self._line.end()
 
-    def _next_bytes(self) -> bytes:
-        if self._hungry:
-            for call in tuple(self._hungry):
-                if not call.pull():
-                    self._hungry.pop(call, None)
-        return self._session.send(_WRITE_BYTES)
+    def _feed(self) -> None:
+        for call in tuple(self._hungry):
+            if not call.pull():
+                self._hungry.pop(call, None)
+        self._wire.hungry = bool(self._hungry)
 
     def _wake_writers(self) -> None:
         if self._drained is not None:
             self._drained.set_result(None)
             self._drained = None
 
-    def _break(self, error: ConnectionError | MemoryError) -> None:
-        """The peer breaks the protocol, mostly: say so to it, and end."""
-        logger.warning("a connection was ended: %s", error)
-        try:
-            self._transport.write(self._session.send(_WRITE_BYTES))
-        except ConnectionError:
-            logger.debug("there is no last word", exc_info=True)
-        self._transport.close()
+    def _lost(self) -> None:
+        began = perf_counter()
+        self._accounts.leave(self.who.pid)
+        self._ended(self)
+        self._calls.close()
+        self._hungry.clear()
+        self._session.close()
+        self._wake_writers()
+        self.used(self._account.take() + perf_counter() - began)
+
+
+_NOTICES: tuple[Callable[[Connection, Any], None], ...] = (
+    Connection._heard,
+    Connection._flows,
+    Connection._rests,
+    Connection._broken,
+    Connection._gone,
+)
+"""In the order of the notices' numbers."""

@@ -101,6 +101,8 @@ class Calls:
             waited = answer.send(None)
         except StopIteration as stop:
             self._connection.reply(stream, stop.value)
+            if route.method.known is not None:
+                self._connection.grant()
         except DeviceApiError as error:
             self._connection.finish(stream, trailers_of(error))
         else:

@@ -18,6 +18,7 @@ from device_api_core.server.transport import (
     count_stream,
     recorded,
 )
+from device_api_transport_h2 import _engine
 from device_api_transport_h2.status import UNCOMPRESSED_ONLY, Trailers, http_refusal, trailers
 
 Head = tuple[bytes, bytes, bytes | None, float | None, bytes | None]
@@ -79,6 +80,16 @@ def routes(methods: Iterable[Method], metrics: Metrics, limiter: Limiter) -> dic
         )
         for m in methods
     }
+
+
+def known_answers(table: Mapping[bytes, Route]) -> dict[bytes, _engine.Answers]:
+    """What the engine may answer without asking, by path."""
+    answers: dict[bytes, _engine.Answers] = {}
+    for path, route in table.items():
+        if isinstance(route.method, Unary) and route.method.known is not None:
+            answers[path] = _engine.Answers(route.method.known)
+            route.calls.elsewhere.append(answers[path].take)
+    return answers
 
 
 class Refused(Exception):

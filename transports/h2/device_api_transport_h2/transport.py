@@ -13,9 +13,11 @@ from device_api_core.metrics import Metrics
 from device_api_core.server.introspection import Health, reflection
 from device_api_core.server.sockets import Credentials, SocketClaim
 from device_api_core.server.transport import Face
+from device_api_transport_h2.accounts import Accounts
 from device_api_transport_h2.arrivals import BACKLOG, Arrivals, Connections
 from device_api_transport_h2.connection import Connection, Served
-from device_api_transport_h2.routes import Route, routes
+from device_api_transport_h2.lookout import Lookout
+from device_api_transport_h2.routes import Route, known_answers, routes
 from device_api_transport_h2.turn import Turn
 
 logger = logging.getLogger(__name__)
@@ -57,7 +59,16 @@ class H2Listening:
     """A face that is being served."""
 
     def __init__(self, face: Face, table: Mapping[bytes, Route], health: Health) -> None:
-        self._served = Served(table, face.limiter, face.max_request_bytes, Turn())
+        self._lookout = Lookout()
+        self._served = Served(
+            table,
+            known_answers(table),
+            face.limiter,
+            face.max_request_bytes,
+            Turn(),
+            self._lookout,
+            Accounts(),
+        )
         self._health = health
         self.claim: SocketClaim | None = None
         self._unix: Arrivals | None = None
@@ -82,7 +93,7 @@ class H2Listening:
         assert self._unix is not None
         self.claim.renew()
         former, self._unix = self._unix, self._serve_unix(self.claim)
-        await former.close()
+        former.close()
 
     async def bind_tcp(self, address: str) -> None:
         """Listen at HOST:PORT."""
@@ -112,10 +123,11 @@ class H2Listening:
         """Take no new calls, let those that run finish, remove the socket."""
         for arrivals in (self._unix, self._tcp):
             if arrivals is not None:
-                await arrivals.close()
+                arrivals.close()
         self._health.stop()
         if self._connections:
             await self._drain(grace_seconds)
+        self._lookout.close()
         if self.claim is not None:
             self.claim.release()
             self.claim = None
@@ -154,8 +166,8 @@ class H2Listening:
     def _serve(self, listener: socket.socket) -> Arrivals:
         return Arrivals(listener, self._connections, self._connection)
 
-    def _connection(self, who: Credentials) -> Connection:
-        return Connection(who, self._served, self._ended)
+    def _connection(self, accepted: socket.socket, who: Credentials) -> Connection:
+        return Connection(accepted, who, self._served, self._ended)
 
     def _ended(self, connection: Connection) -> None:
         self._connections.remove(connection)

@@ -5,6 +5,8 @@
 #include <Python.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #define SHOULD(condition)                                                                          \
   if (!(condition)) {                                                                              \
@@ -14,12 +16,23 @@
 
 PyMODINIT_FUNC PyInit__engine(void);
 
-enum { RAW = 1, NO_MEMORY = 2, TIGHT = 4, BYTEWISE = 8, UNREAD = 16, DROPPED = 32 };
+enum {
+  RAW = 1,
+  NO_MEMORY = 2,
+  TIGHT = 4,
+  BYTEWISE = 8,
+  UNREAD = 16,
+  DROPPED = 32,
+  KNOWN = 64,
+  SOCKET = 128,
+};
 enum { DECISIONS = 3, STREAMS = 64, MESSAGES = 8, ANSWERS = 6 };
 enum { OPENED, MESSAGE, ENDED, REFUSED, CLOSED, REQUEST };
+enum { HEARD, FLOWS, RESTS, BROKEN, GONE };
 
 static const char PREFACE[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-static PyObject *session_type, *get_held, *keywords[2], *none_tuple, *trailers, *answers[ANSWERS];
+static PyObject *session_type, *account_type, *sockets_type, *get_held, *known, *on_due;
+static PyObject *keywords[2], *none_tuple, *trailers, *answers[ANSWERS];
 
 /* --- memory that runs out, once an input */
 
@@ -51,7 +64,9 @@ static void py_free(void *context, void *old) {
 /* --- the server */
 
 typedef struct {
-  PyObject *session;
+  PyObject *session, *account, *sockets, *wire;
+  /* The server's end of the connection, and the client's. */
+  int ends[2];
   uint32_t random;
   uint8_t flags;
   bool dead;
@@ -198,6 +213,85 @@ static void is_bounded(const Server *server) {
   SHOULD(requests <= (server->flags & TIGHT ? 2000 : 1000000) + 16384 + 64);
 }
 
+/* --- the same over a socket */
+
+static void heed_notices(Server *server, PyObject *notices) {
+  if (notices == NULL) return;
+  for (Py_ssize_t i = 0; i < PyList_Size(notices); i++) {
+    PyObject *notice = PyList_GetItem(notices, i), *value = PyTuple_GetItem(notice, 2);
+    long what = PyLong_AsLong(PyTuple_GetItem(notice, 1));
+    SHOULD(PyTuple_GetItem(notice, 0) == Py_None && what >= HEARD && what <= GONE);
+    if (what == HEARD) heed(server, Py_NewRef(value));
+    else if (what != RESTS && what != FLOWS) server->dead = true;
+  }
+  Py_DECREF(notices);
+}
+
+static void read_all(Server *server) {
+  static char bytes[64 * 1024];
+  if (server->flags & UNREAD) return;
+  while (recv(server->ends[1], bytes, sizeof bytes, MSG_DONTWAIT) > 0) {}
+}
+
+/* What is said to many calls. */
+static void announce(Server *server) {
+  for (int id = 1; id < STREAMS && !server->dead; id += 2) {
+    if (!server->streams[id / 2].opened || draw(server, 2)) continue;
+    PyObject *sender =
+      checked(server, PyObject_CallMethod(server->wire, "sender", "in", id, (Py_ssize_t)65536));
+    if (sender == NULL) return;
+    PyObject *said = PyObject_CallMethod(sender, "say", "O", answers[draw(server, ANSWERS)]);
+    SHOULD(said != NULL || PyErr_ExceptionMatches(PyExc_MemoryError)); /* for want of arguments */
+    PyErr_Clear();
+    if (said == Py_True) server->streams[id / 2].spoken = true;
+    ignore(said);
+    Py_DECREF(sender);
+  }
+  if (!server->dead)
+    heed_notices(server, checked(server, PyObject_CallMethod(server->sockets, "flush", NULL)));
+}
+
+static bool connect_ends(Server *server) {
+  SHOULD(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, server->ends) == 0);
+  int room = server->flags & TIGHT ? 1 : 64 * 1024;
+  SHOULD(setsockopt(server->ends[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room) == 0);
+  server->sockets = checked(server, PyObject_CallFunctionObjArgs(sockets_type, on_due, NULL));
+  if (server->sockets == NULL) return false;
+  server->wire = checked(server, PyObject_CallMethod(server->sockets, "add", "iOO", server->ends[0],
+                                                     server->session, Py_None));
+  return server->wire != NULL;
+}
+
+static void disconnect(Server *server) {
+  if (server->wire != NULL) ignore(PyObject_CallMethod(server->wire, "close", NULL));
+  PyErr_Clear();
+  for (int i = 0; i < 2; i++)
+    if (server->ends[i] >= 0) close(server->ends[i]);
+  Py_XDECREF(server->wire);
+  Py_XDECREF(server->sockets);
+}
+
+static void talk(Server *server, const uint8_t *data, size_t size, size_t step) {
+  if (!connect_ends(server)) return;
+  if (!(server->flags & RAW)) SHOULD(send(server->ends[1], PREFACE, sizeof PREFACE - 1, 0) > 0);
+  while (!server->dead) {
+    size_t part = size < step ? size : step;
+    /* A client may go in the middle, whatever it has left unread. */
+    if (part > 0 && send(server->ends[1], data, part, MSG_NOSIGNAL) > 0) data += part, size -= part;
+    else if (draw(server, 2)) shutdown(server->ends[1], SHUT_RDWR);
+    heed_notices(server, checked(server, PyObject_CallMethod(server->sockets, "look", NULL)));
+    if (server->dead) return;
+    is_bounded(server);
+    ignore(checked(server, PyObject_CallMethod(server->wire, "flush", NULL)));
+    heed(server, server->dead ? NULL : CALL(server, "events", NULL));
+    if (!server->dead && draw(server, 4) == 0) announce(server);
+    if (draw(server, 8) == 0)
+      ignore(checked(server, PyObject_CallMethod(server->wire, "read", "i", (int)draw(server, 4) > 0)));
+    if (draw(server, 2)) read_all(server);
+    if (part == 0) break;
+  }
+}
+
 static void converse(Server *server, const uint8_t *data, size_t size, size_t step) {
   while (size > 0 && !server->dead) {
     size_t part = size < step ? size : step;
@@ -220,6 +314,17 @@ static void converse(Server *server, const uint8_t *data, size_t size, size_t st
   heed(server, CALL(server, "events", NULL));
 }
 
+/* Answers that are given at once to the first calls. */
+static void serve(Server *server) {
+  server->account = PyObject_CallNoArgs(account_type);
+  PyObject *credit = PyLong_FromLong(draw(server, 8)), *until = PyFloat_FromDouble(1e18);
+  SHOULD(server->account != NULL && PyObject_SetAttrString(server->account, "credit", credit) == 0);
+  SHOULD(PyObject_SetAttrString(server->account, "credit_until", until) == 0);
+  Py_DECREF(credit);
+  Py_DECREF(until);
+  ignore(CALL(server, "serve", "OO", known, server->account));
+}
+
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
   (void)argc, (void)argv;
   PyPreConfig early;
@@ -237,6 +342,9 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
   SHOULD(engine != NULL);
   session_type = PyObject_GetAttrString(engine, "Session");
   get_held = PyObject_GetAttrString(engine, "held");
+  account_type = PyObject_GetAttrString(engine, "Account");
+  sockets_type = PyObject_GetAttrString(engine, "Sockets");
+  on_due = (PyObject *)&PyBaseObject_Type;
   for (int tight = 0; tight < 2; tight++)
     keywords[tight] =
       Py_BuildValue("{s:i,s:i,s:i,s:i,s:i,s:i}", "max_message_bytes", tight ? 1000 : 100000,
@@ -250,6 +358,10 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     answers[i] = PyBytes_FromStringAndSize(NULL, sizes[i]);
     memset(PyBytes_AS_STRING(answers[i]), 'a', (size_t)sizes[i]);
   }
+  PyObject *table = Py_BuildValue("{y:O,y:O}", "hello", answers[3], "", answers[0]);
+  PyObject *method = PyObject_CallMethod(engine, "Answers", "O", table);
+  known = Py_BuildValue("{y:O}", "/t.S/Echo", method);
+  SHOULD(known != NULL);
   PyMemAllocatorEx failing = {NULL, py_malloc, py_calloc, py_realloc, py_free};
   PyMem_SetAllocator(PYMEM_DOMAIN_MEM, &failing);
   PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, &failing);
@@ -258,16 +370,20 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size < DECISIONS) return -1;
-  Server server = {.random = data[1] | (uint32_t)data[2] << 8, .flags = data[0]};
+  Server server = {.ends = {-1, -1}, .random = data[1] | (uint32_t)data[2] << 8, .flags = data[0]};
   server.session = PyObject_Call(session_type, none_tuple, keywords[(data[0] & TIGHT) != 0]);
   SHOULD(server.session != NULL);
-  if (!(server.flags & RAW))
+  if (server.flags & KNOWN) serve(&server);
+  if (!(server.flags & (RAW | SOCKET)))
     heed(&server, CALL(&server, "receive", "y#", PREFACE, (Py_ssize_t)sizeof PREFACE - 1));
   if (server.flags & NO_MEMORY) allocations_left = 1 + data[2];
-  converse(&server, data + DECISIONS, size - DECISIONS, server.flags & BYTEWISE ? 1 + data[1] % 20 : 4096);
+  size_t step = server.flags & BYTEWISE ? 1 + data[1] % 20 : 4096;
+  (server.flags & SOCKET ? talk : converse)(&server, data + DECISIONS, size - DECISIONS, step);
   allocations_left = 0;
+  disconnect(&server);
   if (server.flags & DROPPED) ignore(CALL(&server, "close", NULL));
   Py_DECREF(server.session);
+  Py_XDECREF(server.account);
   Py_ssize_t calls, requests, answers;
   held(&calls, &requests, &answers);
   SHOULD(calls == 0 && requests == 0 && answers == 0);

@@ -1,7 +1,7 @@
 /* What the server says to one call, which is named by its stream. */
 #include "engine.h"
 
-static Stream *find(Session *self, int id) {
+Stream *call_find(Session *self, int id) {
   if (self->session == NULL) return NULL;
   return nghttp2.session_get_stream_user_data(self->session, id);
 }
@@ -24,41 +24,49 @@ bool call_is_crowded(const Session *self) {
          (all_unread > MAX_ALL_BYTES && self->unread > FAIR_BYTES);
 }
 
+/* Queues a message. Returns 0, -1 with an exception, or the code with which nghttp2 failed. */
+int call_say(Session *self, Stream *stream, PyObject *message) {
+  if (!fits(message) || stream_queue(self, stream, message) < 0) return -1;
+  return stream->answered ? resume(self, stream) : answer_begin(self, stream, NULL, NULL);
+}
+
 /* Queues a message; returns the bytes that wait on the stream now, or -1 if it is gone. */
 PyObject *call_message(PyObject *object, PyObject *args) {
   Session *self = (Session *)object;
   int id, code;
   PyObject *bytes;
   if (!PyArg_ParseTuple(args, "iS", &id, &bytes)) return NULL;
-  Stream *stream = find(self, id);
+  Stream *stream = call_find(self, id);
   if (stream == NULL || stream->finished) return PyLong_FromLong(-1);
-  if (!fits(bytes)) return NULL;
-  if (stream_queue(self, stream, bytes) < 0) return NULL;
-  code = stream->answered ? resume(self, stream) : answer_begin(self, stream, NULL, NULL);
-  if (code != 0) return session_failed(code);
+  if ((code = call_say(self, stream, bytes)) != 0) return session_failed(code);
   return PyLong_FromSize_t(stream->queued);
 }
 
 PyObject *call_queued(PyObject *object, PyObject *argument) {
-  Stream *stream = find((Session *)object, (int)PyLong_AsLong(argument));
+  Stream *stream = call_find((Session *)object, (int)PyLong_AsLong(argument));
   if (PyErr_Occurred()) return NULL;
   return stream == NULL ? PyLong_FromLong(-1) : PyLong_FromSize_t(stream->queued);
 }
 
-/* A whole answer: one message and status 0. Its end is not told. False if the
- * client has too many answers to read already. */
+/* A whole answer: one message and status 0. Its end is not told. Returns 0, -1 with an exception, or
+ * the code with which nghttp2 failed. */
+int call_answer(Session *self, Stream *stream, PyObject *message) {
+  if (stream_queue(self, stream, message) < 0) return -1;
+  stream->finished = stream->quiet = true;
+  return answer_begin(self, stream, NULL, NULL);
+}
+
+/* False if the client has too many answers to read already. */
 PyObject *call_reply(PyObject *object, PyObject *args) {
   Session *self = (Session *)object;
   int id, code;
   PyObject *bytes;
   if (!PyArg_ParseTuple(args, "iS", &id, &bytes)) return NULL;
-  Stream *stream = find(self, id);
+  Stream *stream = call_find(self, id);
   if (stream == NULL || stream->answered) Py_RETURN_TRUE;
   if (!fits(bytes)) return NULL;
   if (call_is_crowded(self)) Py_RETURN_FALSE;
-  if (stream_queue(self, stream, bytes) < 0) return NULL;
-  stream->finished = stream->quiet = true;
-  if ((code = answer_begin(self, stream, NULL, NULL)) != 0) return session_failed(code);
+  if ((code = call_answer(self, stream, bytes)) != 0) return session_failed(code);
   Py_RETURN_TRUE;
 }
 
@@ -74,7 +82,7 @@ PyObject *call_finish(PyObject *object, PyObject *args) {
     return NULL;
   }
   if (answer_check(self, trailers) < 0) return NULL;
-  Stream *stream = find(self, id);
+  Stream *stream = call_find(self, id);
   if (stream == NULL || stream->finished) Py_RETURN_NONE;
   stream->ignored = true;
   stream_drop_body(self, stream);
@@ -101,7 +109,7 @@ PyObject *call_took(PyObject *object, PyObject *args) {
   int id;
   Py_ssize_t bytes;
   if (!PyArg_ParseTuple(args, "in", &id, &bytes)) return NULL;
-  Stream *stream = find(self, id);
+  Stream *stream = call_find(self, id);
   if (stream == NULL || stream->unread == 0) Py_RETURN_NONE;
   if (bytes < 0 || (size_t)bytes > stream->unread_bytes) {
     PyErr_SetString(PyExc_ValueError, "no message of that size waits to be taken");
@@ -119,7 +127,7 @@ PyObject *call_reset(PyObject *object, PyObject *args) {
   int id;
   unsigned int error;
   if (!PyArg_ParseTuple(args, "iI", &id, &error)) return NULL;
-  if (find(self, id) == NULL) Py_RETURN_NONE;
+  if (call_find(self, id) == NULL) Py_RETURN_NONE;
   int code = nghttp2.submit_rst_stream(self->session, 0, id, error);
   return code != 0 ? session_failed(code) : Py_NewRef(Py_None);
 }

@@ -1,11 +1,13 @@
-/* One server side of an HTTP/2 connection, with gRPC's framing of messages on top. Knows neither
- * sockets nor calls: bytes and decisions go in, events and bytes come out. */
+/* One server side of an HTTP/2 connection, with gRPC's framing of messages on top. A session knows
+ * neither sockets nor calls: bytes and decisions go in, events and bytes come out. A wire carries a
+ * session's bytes over a socket. */
 #ifndef ENGINE_H
 #define ENGINE_H
 
 #define Py_LIMITED_API 0x030B0000
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <structmember.h>
 #include <stdbool.h>
 
 #include "nghttp2_abi.h"
@@ -16,6 +18,9 @@ extern Nghttp2 nghttp2;
 const char *load_nghttp2(void);
 
 enum { OPENED, MESSAGE, ENDED, REFUSED, CLOSED, REQUEST };
+
+/* What a wire's owner is told. */
+enum { HEARD, FLOWS, RESTS, BROKEN, GONE };
 
 /* gRPC status codes that are decided here. */
 enum { RESOURCE_EXHAUSTED = 8, INTERNAL = 13 };
@@ -84,10 +89,31 @@ typedef struct Stream {
   PyObject *trailers;
 } Stream;
 
+/* Answers of one method that are true now, by request. */
+typedef struct {
+  PyObject_HEAD
+  PyObject *known;
+  long given;
+  double seconds;
+} Answers;
+
+/* Who calls: what may be done for it without asking, and what was done. Seconds of the monotonic
+ * clock. */
+typedef struct {
+  PyObject_HEAD
+  long credit;
+  double credit_until, rests_until, used;
+  /* An owner was told that it has to be settled. */
+  bool told;
+} Account;
+
 typedef struct {
   PyObject_HEAD
   nghttp2_session *session;
   PyObject *events;
+  /* Answers by path, and who asks; NULL if every request is for others to answer. */
+  PyObject *answers;
+  Account *account;
   /* The call that was opened last, and its first message, while nothing was told of them: a request
    * that comes as one is told as one. */
   Stream *opening;
@@ -103,9 +129,67 @@ typedef struct {
   bool busy, broken;
 } Session;
 
+typedef struct Wire Wire;
+
+/* All sockets of one event loop, in an epoll of their own that the loop looks at. Those that are due
+ * have something to send that was said without a call in Python; on_due is called for the first. */
+typedef struct {
+  PyObject_HEAD
+  int epoll;
+  PyObject *on_due;
+  Wire *first_due, *last_due;
+} Sockets;
+
+/* A session's socket, which stays its opener's to close. */
+struct Wire {
+  PyObject_HEAD
+  Sockets *sockets;
+  Session *session;
+  PyObject *owner;
+  int fd;
+  /* What epoll watches for. */
+  uint32_t interest;
+  /* heard: the peer has said something. blocked: the socket takes no more for now. failed: it
+   * takes nothing more for good, or its owner cannot be told what was heard. hungry: the owner has
+   * more to say as soon as something was sent. */
+  bool reads, heard, blocked, failed, hungry, due;
+  Wire *next_due;
+  /* What the socket did not take. */
+  uint8_t *rest;
+  size_t rest_size, rest_sent;
+};
+
 /* object.c */
 extern PyType_Spec session_type;
+extern PyTypeObject *session_class;
 PyObject *session_failed(int code);
+PyObject *session_receive(Session *self, const uint8_t *data, size_t size);
+PyObject *session_take_events(Session *self);
+ssize_t session_put_together(Session *self, size_t limit, const uint8_t **bytes);
+bool session_is_alive(const Session *self);
+
+/* at_once.c */
+extern PyType_Spec answers_type, account_type;
+extern PyTypeObject *answers_class, *account_class;
+double monotonic_seconds(void);
+int answer_at_once(Session *self, Stream *stream, PyObject *message);
+
+/* sockets.c */
+extern PyType_Spec sockets_type;
+void sockets_due(Sockets *self, Wire *wire);
+
+/* sender.c */
+extern PyType_Spec sender_type;
+extern PyTypeObject *sender_class;
+PyObject *sender_new(PyObject *wire, PyObject *args);
+
+/* wire.c */
+extern PyType_Spec wire_type;
+extern PyTypeObject *wire_class;
+PyObject *wire_new(Sockets *sockets, int fd, Session *session, PyObject *owner);
+int wire_watch(Wire *self);
+ssize_t wire_flush(Wire *self);
+void wire_fail(Wire *self);
 
 /* call.c: methods of Session, described in _engine.pyi. */
 PyObject *call_message(PyObject *object, PyObject *args);
@@ -115,6 +199,9 @@ PyObject *call_finish(PyObject *object, PyObject *args);
 PyObject *call_took(PyObject *object, PyObject *args);
 PyObject *call_reset(PyObject *object, PyObject *args);
 bool call_is_crowded(const Session *self);
+int call_answer(Session *self, Stream *stream, PyObject *message);
+Stream *call_find(Session *self, int id);
+int call_say(Session *self, Stream *stream, PyObject *message);
 
 /* stream.c */
 Stream *stream_new(Session *self, int32_t id);

@@ -15,16 +15,30 @@ static int execute(PyObject *module) {
     PyErr_Format(PyExc_ImportError, "libnghttp2 cannot be used: %s", problem);
     return -1;
   }
-  PyObject *type = PyType_FromSpec(&session_type);
-  int added = PyModule_AddObjectRef(module, "Session", type);
-  Py_XDECREF(type);
-  if (added < 0) return -1;
+  const struct {
+    const char *name;
+    PyType_Spec *type;
+    PyTypeObject **made;
+  } types[] = {
+    {"Session", &session_type, &session_class}, {"Answers", &answers_type, &answers_class},
+    {"Account", &account_type, &account_class}, {"Sockets", &sockets_type, NULL},
+    {"Wire", &wire_type, &wire_class},       {"Sender", &sender_type, &sender_class},
+  };
+  for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+    PyObject *type = PyType_FromSpec(types[i].type);
+    int added = PyModule_AddObjectRef(module, types[i].name, type);
+    if (added < 0 || types[i].made == NULL) Py_XDECREF(type);
+    else *types[i].made = (PyTypeObject *)type; /* for as long as the process lives */
+    if (added < 0) return -1;
+  }
   static const struct {
     const char *name;
     int value;
   } kinds[] = {
     {"OPENED", OPENED},   {"MESSAGE", MESSAGE}, {"ENDED", ENDED},
     {"REFUSED", REFUSED}, {"CLOSED", CLOSED},   {"REQUEST", REQUEST},
+    {"HEARD", HEARD},     {"FLOWS", FLOWS},     {"RESTS", RESTS},
+    {"BROKEN", BROKEN},   {"GONE", GONE},
   };
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
     if (PyModule_AddIntConstant(module, kinds[i].name, kinds[i].value) < 0) return -1;

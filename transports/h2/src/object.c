@@ -6,6 +6,8 @@
 /* More than one turn of the event loop sends, but for a frame that is larger by itself. */
 enum { SEND_ROOM = 96 * 1024 };
 
+PyTypeObject *session_class;
+
 PyObject *session_failed(int code) {
   if (!PyErr_Occurred()) PyErr_Format(PyExc_ConnectionError, "%s", nghttp2.strerror(code));
   return NULL;
@@ -49,13 +51,15 @@ static void free_session(PyObject *object) {
   drop_calls(self);
   Py_XDECREF(self->events);
   Py_XDECREF(self->first);
+  Py_XDECREF(self->answers);
+  Py_XDECREF((PyObject *)self->account);
   freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
   release(object);
   Py_DECREF(type);
 }
 
 /* The events so far; the session begins a new list. */
-static PyObject *take_events(Session *self) {
+PyObject *session_take_events(Session *self) {
   if (session_tell_opened(self) < 0) return NULL;
   PyObject *events = self->events, *fresh = PyList_New(0);
   if (fresh == NULL) return NULL;
@@ -83,21 +87,28 @@ static PyObject *close_session(PyObject *object, PyObject *unused) {
   Py_RETURN_NONE;
 }
 
+/* What the peer's bytes mean. */
+PyObject *session_receive(Session *self, const uint8_t *data, size_t size) {
+  if (!begin_work(self)) return NULL;
+  self->busy = true;
+  ssize_t taken = nghttp2.session_mem_recv(self->session, data, size);
+  self->busy = false;
+  if (taken < 0) return session_failed((int)taken);
+  return session_take_events(self);
+}
+
 static PyObject *receive(PyObject *object, PyObject *data) {
   Session *self = (Session *)object;
   Py_buffer view;
-  if (!begin_work(self) || PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return NULL;
-  self->busy = true;
-  ssize_t taken = nghttp2.session_mem_recv(self->session, view.buf, (size_t)view.len);
-  self->busy = false;
+  if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return NULL;
+  PyObject *events = session_receive(self, view.buf, (size_t)view.len);
   PyBuffer_Release(&view);
-  if (taken < 0) return session_failed((int)taken);
-  return take_events(self);
+  return events;
 }
 
 static PyObject *events(PyObject *object, PyObject *unused) {
   (void)unused;
-  return take_events((Session *)object);
+  return session_take_events((Session *)object);
 }
 
 /* What is put together to be sent. One is kept for the next time; whoever needs another meanwhile,
@@ -116,35 +127,61 @@ static bool make_room(struct Room *room, size_t size) {
   return true;
 }
 
-/* Frames are collected up to about `limit` bytes, one system call's worth. */
-static PyObject *send(PyObject *object, PyObject *argument) {
-  Session *self = (Session *)object;
-  Py_ssize_t limit = PyLong_AsSsize_t(argument), total = 0;
-  if ((limit == -1 && PyErr_Occurred()) || !begin_work(self)) return NULL;
+/* Frames are collected up to about `limit` bytes, one system call's worth. Returns how many there
+ * are, which are to be used before anything else happens, or -1. */
+ssize_t session_put_together(Session *self, size_t limit, const uint8_t **bytes) {
+  size_t total = 0;
+  if (!begin_work(self)) return -1;
   struct Room room = spare;
   spare = (struct Room){NULL, 0};
-  PyObject *sent = NULL;
+  ssize_t result = -1;
   while (total < limit && !self->broken) {
     const uint8_t *frame;
     self->busy = true;
     ssize_t size = nghttp2.session_mem_send(self->session, &frame);
     self->busy = false;
     if (size == 0) break;
-    if (size < 0 || !make_room(&room, (size_t)(total + size))) {
+    if (size < 0 || !make_room(&room, total + (size_t)size)) {
       /* What follows would not fit to what was lost. */
       self->broken = true;
-      sent = size < 0 ? session_failed((int)size) : PyErr_NoMemory();
+      if (size < 0) session_failed((int)size);
+      else PyErr_NoMemory();
       goto done;
     }
     memcpy(room.bytes + total, frame, (size_t)size);
-    total += size;
+    total += (size_t)size;
   }
-  sent = PyBytes_FromStringAndSize((const char *)room.bytes, total);
-  if (sent == NULL) self->broken = true;
+  result = (ssize_t)total;
 done:
   free(spare.bytes);
   spare = room;
+  *bytes = room.bytes;
+  return result;
+}
+
+static PyObject *send(PyObject *object, PyObject *argument) {
+  Session *self = (Session *)object;
+  const uint8_t *bytes;
+  Py_ssize_t limit = PyLong_AsSsize_t(argument);
+  if (limit == -1 && PyErr_Occurred()) return NULL;
+  ssize_t size = session_put_together(self, limit < 0 ? 0 : (size_t)limit, &bytes);
+  if (size < 0) return NULL;
+  PyObject *sent = PyBytes_FromStringAndSize((const char *)bytes, size);
+  if (sent == NULL) self->broken = true;
   return sent;
+}
+
+/* Who asks, and what may be answered without a call in Python. */
+static PyObject *serve(PyObject *object, PyObject *args) {
+  Session *self = (Session *)object;
+  PyObject *answers, *account;
+  if (!PyArg_ParseTuple(args, "O!O!", &PyDict_Type, &answers, account_class, &account)) return NULL;
+  PyObject *former[] = {self->answers, (PyObject *)self->account};
+  self->answers = Py_NewRef(answers);
+  self->account = (Account *)Py_NewRef(account);
+  Py_XDECREF(former[0]);
+  Py_XDECREF(former[1]);
+  Py_RETURN_NONE;
 }
 
 /* No new calls: first a warning that costs nobody a call, then, with `last`, the final word. */
@@ -165,11 +202,14 @@ static PyObject *get_crowded(PyObject *object, void *closure) {
   return PyBool_FromLong(call_is_crowded((Session *)object));
 }
 
+bool session_is_alive(const Session *self) {
+  return self->session != NULL && (nghttp2.session_want_read(self->session) ||
+                                   nghttp2.session_want_write(self->session));
+}
+
 static PyObject *get_alive(PyObject *object, void *closure) {
   (void)closure;
-  nghttp2_session *session = ((Session *)object)->session;
-  if (session == NULL) Py_RETURN_FALSE;
-  return PyBool_FromLong(nghttp2.session_want_read(session) || nghttp2.session_want_write(session));
+  return PyBool_FromLong(session_is_alive((Session *)object));
 }
 
 static PyMethodDef methods[] = {
@@ -183,6 +223,7 @@ static PyMethodDef methods[] = {
   {"took", call_took, METH_VARARGS, NULL},
   {"reset", call_reset, METH_VARARGS, NULL},
   {"go_away", go_away, METH_O, NULL},
+  {"serve", serve, METH_VARARGS, NULL},
   {"close", close_session, METH_NOARGS, NULL},
   {NULL, NULL, 0, NULL},
 };

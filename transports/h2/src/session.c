@@ -54,6 +54,11 @@ int session_request(Session *self, Stream *stream) {
   self->opening = NULL;
   self->first = NULL;
   stream_took(self, stream, (size_t)PyBytes_Size(message));
+  int answered = answer_at_once(self, stream, message);
+  if (answered != 0) {
+    Py_DECREF(message);
+    return answered < 0 ? -1 : 0;
+  }
   return append(self, REQUEST, stream->id, Py_BuildValue("NN", head_of(stream), message));
 }
 

@@ -32,12 +32,14 @@ from device_api_core.watch import Subscription, WatchHub
 
 
 class Service:
-    """``Echo`` answers what it is told, ``Big`` so many bytes, ``Wait`` when it is let, ``Fail``
-    never well; ``Watch`` sends what is published, ``Talk`` each message twice, and ``Hold`` listens
-    when it is let."""
+    """``Echo`` answers what it is told, ``Known`` the same and need not be asked again, ``Big`` so
+    many bytes, ``Wait`` when it is let, ``Fail`` never well; ``Watch`` sends what is published,
+    ``Talk`` each message twice, and ``Hold`` listens when it is let."""
 
     def __init__(self) -> None:
         self.hub = WatchHub(0, encode_bookmark=lambda _: b"", queue_events=64)
+        self.known: dict[bytes, bytes] = {}
+        self.asked: list[bytes] = []
         self.let = asyncio.Event()
         self.waiting = 0
         self.cancelled = 0
@@ -48,6 +50,7 @@ class Service:
     def methods(self) -> tuple[Any, ...]:
         return (
             Unary("t.S", "Echo", self.echo),
+            Unary("t.S", "Known", self.answer, known=self.known),
             Unary("t.S", "Big", self.big),
             Unary("t.S", "Wait", self.wait),
             Unary("t.S", "Fail", self.fail),
@@ -57,6 +60,11 @@ class Service:
         )
 
     async def echo(self, data: bytes) -> bytes:
+        return data
+
+    async def answer(self, data: bytes) -> bytes:
+        self.asked.append(data)
+        self.known[data] = data
         return data
 
     async def big(self, data: bytes) -> bytes:
@@ -113,14 +121,15 @@ class Served:
         self.service = Service()
         self.socket = str(path / "h2.sock")
         self.listening: H2Listening
+        self.metrics: Metrics
         self._stack = stack
 
     async def listen(self, **face: Any) -> None:
         """Serve at another socket from now on, as another face."""
         self.socket = f"{self.socket}s"
-        metrics = Metrics(version="1", node="n")
+        self.metrics = Metrics(version="1", node="n")
         faced = Face(self.service.methods, self.socket, 0o600, **face)
-        self.listening = await H2Transport().listen(faced, metrics)
+        self.listening = await H2Transport().listen(faced, self.metrics)
         self._stack.push_async_callback(self.listening.stop, 0.5)
 
     async def raw(self, **how: Any) -> Raw:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from device_api_transport_h2 import _engine, connection
+from device_api_transport_h2 import _engine, bounds, line
 from hyperframe.frame import (
     DataFrame,
     HeadersFrame,
@@ -182,7 +182,7 @@ async def test_small_messages_that_are_not_taken_do_not_pile_up(served, raw):
 
 
 async def test_answers_of_an_exchange_that_are_not_read_do_not_pile_up(served, monkeypatch):
-    monkeypatch.setattr(connection, "MAX_UNREAD_BYTES", 200_000)
+    monkeypatch.setattr(bounds, "MAX_UNREAD_BYTES", 200_000)
     raw = await served.raw(window=0)
     ask = grpc_frame(b"\x22\x1cgrpc.health.v1.Health.Check\0"[:30])
     for number in range(60):
@@ -232,7 +232,7 @@ async def test_idle_connections_make_room_for_new_ones(served):
 
 
 async def test_a_client_that_stops_reading_is_cut(served, raw, monkeypatch):
-    monkeypatch.setattr(connection, "_STALLED_SECONDS", 0.05)
+    monkeypatch.setattr(line, "_STALLED_SECONDS", 0.05)
     raw.pause()
     raw.say(WindowUpdateFrame(0, 10_000_000))
     for number in range(40):
@@ -243,7 +243,7 @@ async def test_a_client_that_stops_reading_is_cut(served, raw, monkeypatch):
 
 
 async def test_a_client_that_reads_slowly_is_not_cut(served, raw, monkeypatch):
-    monkeypatch.setattr(connection, "_STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(line, "_STALLED_SECONDS", 0.2)
     raw.pause()
     raw.say(WindowUpdateFrame(0, 10_000_000))
     for number in range(12):

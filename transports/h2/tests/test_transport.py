@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from device_api_transport_h2 import H2Transport, calls, connection
+from device_api_transport_h2 import H2Transport, calls, line
 from hyperframe.frame import RstStreamFrame
 from raw import CANCEL, NO_ERROR, Raw, grpc_frame, headers_of
 
@@ -94,7 +94,7 @@ async def test_a_port_in_use(served):
 
 
 async def test_a_client_that_says_nothing_is_sent_away(served, monkeypatch):
-    monkeypatch.setattr(connection, "_GREETING_SECONDS", 0.02)
+    monkeypatch.setattr(line, "_GREETING_SECONDS", 0.02)
     raw = await served.raw(greet=False)
     await raw.end()
 

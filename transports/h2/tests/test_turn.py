@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from device_api_transport_h2.lookout import Lookout
 from device_api_transport_h2.turn import Turn
 
 
@@ -58,7 +59,6 @@ async def test_one_that_fails_keeps_nobody_else_from_sending():
 
 
 async def test_one_event_wakes_the_loop_once_for_all_watchers(served):
-    """And what the watches say while their connections send costs no second turn."""
     raws = [await served.raw() for _ in range(20)]
     for raw in raws:
         raw.call(1, "/t.S/Watch", b"initial")
@@ -71,7 +71,7 @@ async def test_one_event_wakes_the_loop_once_for_all_watchers(served):
         scheduled.append(callback)
         return call_soon(callback, *args, **context)
 
-    ends = lambda: [c for c in scheduled if getattr(c, "__func__", None) is Turn._end]  # noqa: E731
+    ends = lambda: [c for c in scheduled if getattr(c, "__func__", None) is Lookout._send]  # noqa: E731
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "call_soon", counting)
         served.service.hub.publish(1, b"event")
