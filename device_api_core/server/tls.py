@@ -7,7 +7,6 @@ come into use without a restart, and one that is half written must not.
 from __future__ import annotations
 
 import logging
-import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,6 +113,8 @@ def _read(flag: str, path: str) -> bytes:
 
 
 def _check(files: TlsFiles, client_ca: list[bytes]) -> None:
+    import ssl  # only who serves TLS pays for OpenSSL
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # An encrypted key would ask for its password at the terminal.
