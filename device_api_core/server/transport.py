@@ -12,10 +12,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import ClassVar, Protocol, TypeVar
 
 from device_api_core.errors import DeviceApiError, SettingsError
+from device_api_core.installed import entry_points
 from device_api_core.intake import Saving
 from device_api_core.metrics import Calls, Metrics
 from device_api_core.server.limits import Limiter
@@ -154,14 +154,14 @@ def load_transport(name: str) -> Transport:
         from device_api_core.server.grpcio import GrpcioTransport
 
         return GrpcioTransport()
-    found = entry_points(group=ENTRY_POINT_GROUP, name=name)
+    found = [point for point in entry_points(ENTRY_POINT_GROUP) if point.name == name]
     if not found:
         raise SettingsError(
             f"--transport: {name!r} is not installed; grpcio is always there, others come with "
             f"packages such as device-api-transport-{name}"
         )
     try:
-        chosen: Transport = next(iter(found)).load()()
+        chosen: Transport = found[0].load()()
     except ImportError as error:
         raise SettingsError(f"--transport: {name!r} cannot be loaded: {error}") from error
     return chosen
