@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
@@ -96,7 +96,7 @@ class Observer:
         return {
             "node": self._facts.node_name,
             "version": self._facts.version,
-            "python": platform.python_version(),
+            "python": sys.version.split()[0],
             "started": self._facts.started // _MILLISECOND,
             "resource_version": str(self._cache.version),
             "ready": self._readiness.ready,
