@@ -11,8 +11,8 @@ import logging
 import os
 import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple
 
 from device_api_core.errors import SettingsError
 from device_api_core.server.sockets import BURST
@@ -26,8 +26,7 @@ _MAX_CONNECTIONS = 64
 _BACKLOG = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """An answer: status, body, content type, further headers. With a ``stream`` the body goes on
     with what it gives, until it ends or the peer goes."""
 

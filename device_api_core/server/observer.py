@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 
 from device_api_core.cache import DeviceCache
 from device_api_core.entries import Entry
@@ -170,7 +169,7 @@ def _provider(status: ProviderStatus) -> Mapping[str, object]:
 
 def _event(event: Event) -> Mapping[str, object]:
     return {
-        **asdict(event),
+        **event._asdict(),
         "time": _milliseconds(event.time),
         "reason": _short(event.reason),
         "message": _short(event.message),

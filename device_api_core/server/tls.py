@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from device_api_core.errors import SettingsError
 
@@ -17,8 +18,7 @@ logger = logging.getLogger(__name__)
 _Signature = tuple[tuple[int, int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
+class TlsFiles(NamedTuple):
     """PEM files: the server's certificate with its chain, its key, and the authorities whose
     clients are let in. Without the last one any client is."""
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from device_api_core.errors import DeviceApiError, SettingsError
 from device_api_core.installed import entry_points
@@ -59,38 +59,47 @@ class EventStream(Protocol):
         """The client is gone, or has the error."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unary:
+class Unary(NamedTuple):
     """One request, one response. ``writes`` is whether it changes what others read."""
 
-    kind: ClassVar[str] = "unary"
     service: str
     name: str
     call: Answer
     writes: bool = False
 
+    @property
+    def kind(self) -> str:
+        """What sort of method it is, for the metrics."""
+        return "unary"
 
-@dataclass(frozen=True, slots=True)
-class ServerStream:
+
+class ServerStream(NamedTuple):
     """One request, many responses until an error ends them or the client goes."""
 
-    kind: ClassVar[str] = "server_stream"
     service: str
     name: str
     open: Callable[[bytes], Awaitable[EventStream]]
 
+    @property
+    def kind(self) -> str:
+        """What sort of method it is, for the metrics."""
+        return "server_stream"
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+
+class Exchange(NamedTuple):
     """Many requests, many responses. ``run`` reads the requests, whose end is the caller's
     half-close, and sends responses; it is cancelled when the caller is gone. ``writes`` as for
     :class:`Unary`."""
 
-    kind: ClassVar[str] = "bidi_stream"
     service: str
     name: str
     run: Callable[[AsyncIterator[bytes], Callable[[bytes], Awaitable[None]]], Awaitable[None]]
     writes: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What sort of method it is, for the metrics."""
+        return "bidi_stream"
 
 
 Method = Unary | ServerStream | Exchange

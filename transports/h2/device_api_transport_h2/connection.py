@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from device_api_core.server.limits import Limiter, Peer
 from device_api_core.server.sockets import Credentials
@@ -38,8 +37,7 @@ _STALLED_SECONDS = 30.0
 client's window is no stall."""
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(NamedTuple):
     """What the connections of a face have together."""
 
     routes: Mapping[bytes, Route]
