@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from device_api_core.errors import DeviceApiError
+
+if TYPE_CHECKING:
+    from device_api_core.settings import Settings
 
 _UNUSED = {
     # OpenSSL, which asyncio needs once somebody gives it a certificate: 6 MiB.
     "asyncio": ("ssl", "asyncio.sslproto", "inspect"),
+    "pathlib": ("fnmatch", "ipaddress", "ntpath"),
+    "pluggy": ("inspect",),
     # For the signature in the docstring of a class that has none.
     "dataclasses": ("inspect",),
     # Messages in pure Python, and as text; the ones in C are used.
@@ -69,7 +78,30 @@ def import_libraries() -> None:
 
 def main() -> None:
     """What the command ``device-api-server`` runs."""
+    # Next to nothing that an import makes is garbage.
+    gc.disable()
     import_libraries()
-    from device_api_core.cli import server
+    from device_api_core.cli.arguments import plain_settings
 
-    server.main()
+    settings = plain_settings(sys.argv[1:], os.environ)
+    if settings is None:
+        gc.enable()
+        from device_api_core.cli.server import main as read_and_run
+
+        read_and_run()
+    else:
+        sys.exit(_run(settings))
+
+
+def _run(settings: Settings) -> int:
+    """The same as click does with what goes wrong."""
+    from device_api_core.cli.serving import run
+
+    gc.enable()
+    try:
+        return run(settings)
+    except DeviceApiError as error:
+        sys.stderr.write(f"Error: {error.message}\n")
+    except KeyboardInterrupt:
+        sys.stderr.write("\nAborted!\n")
+    return 1
