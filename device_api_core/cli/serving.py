@@ -8,7 +8,7 @@ import os
 import signal
 
 from device_api_core import __version__
-from device_api_core.cli.signals import heard
+from device_api_core.cli.signals import Signals, kept
 from device_api_core.daemon import build
 from device_api_core.logs import set_up
 from device_api_core.notify import ServiceNotifier
@@ -26,19 +26,14 @@ def run(settings: Settings) -> int:
         PluginError: a provider that was asked for cannot be loaded.
     """
     set_up(settings.log_format, settings.verbosity)
-    return asyncio.run(_serve(settings))
+    with kept(signal.SIGTERM, signal.SIGINT) as signals:
+        return asyncio.run(_serve(settings, signals))
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, signals: Signals) -> int:
     open_as_many_as_allowed()
     asked = asyncio.Event()
-    with heard((signal.SIGTERM, signal.SIGINT), lambda number: _on_signal(number, asked)):
-        await _serve_until(asked, settings)
-    logger.info("stopped")
-    return 0
-
-
-async def _serve_until(asked: asyncio.Event, settings: Settings) -> None:
+    signals.hear(lambda number: _on_signal(number, asked))
     notifier = ServiceNotifier(os.environ)
     # Built here because the parts take the running loop's clocks and timers.
     daemon = build(settings)
@@ -71,6 +66,8 @@ async def _serve_until(asked: asyncio.Event, settings: Settings) -> None:
         logger.info("stopping", extra={"delay_seconds": settings.shutdown_delay})
         daemon.begin_shutdown()
         await asyncio.sleep(settings.shutdown_delay)
+    logger.info("stopped")
+    return 0
 
 
 def _on_signal(number: signal.Signals, asked: asyncio.Event) -> None:

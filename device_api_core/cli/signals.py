@@ -1,4 +1,4 @@
-"""Signals, heard on the event loop."""
+"""Signals, for the event loop."""
 
 from __future__ import annotations
 
@@ -9,40 +9,48 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 
+class Signals:
+    """Signals that have come and were not heard yet."""
+
+    def __init__(self, numbers: Iterable[signal.Signals], coming: socket.socket) -> None:
+        self._numbers = frozenset(numbers)
+        self._coming = coming
+
+    def hear(self, heard: Callable[[signal.Signals], None]) -> None:
+        """Call this on the running loop for each, those included that came before."""
+        asyncio.get_running_loop().add_reader(self._coming, self._read, heard)
+
+    def _read(self, heard: Callable[[signal.Signals], None]) -> None:
+        for number in self._coming.recv(4_096):
+            if number in self._numbers:
+                heard(signal.Signals(number))
+
+
 @contextmanager
-def heard(
-    numbers: Iterable[signal.Signals], hear: Callable[[signal.Signals], None]
-) -> Iterator[None]:
-    """Call ``hear`` for each of these signals, as asyncio's ``add_signal_handler`` would. That one
-    imports ``inspect`` to ask whether the callback is a coroutine: 1 MiB, for nothing else here
-    needs it."""
-    loop = asyncio.get_running_loop()
-    ours, kernels = socket.socketpair()
+def kept(*numbers: signal.Signals) -> Iterator[Signals]:
+    """Keep these signals until they are heard, from before there is a loop on.
 
-    def read() -> None:
-        for number in ours.recv(4_096):
-            if number in before:
-                hear(signal.Signals(number))
-
-    with ours, kernels:
-        ours.setblocking(False)
+    asyncio's ``add_signal_handler`` is for a loop that runs, and imports ``inspect`` to ask whether
+    the callback is a coroutine: 1 MiB, which nothing else here needs.
+    """
+    coming, kernels = socket.socketpair()
+    with coming, kernels:
+        coming.setblocking(False)
         kernels.setblocking(False)
-        loop.add_reader(ours, read)
-        # The number is written when the signal comes; a handler alone would run, perhaps, only
-        # after the loop's next sleep.
+        # The number is written when the signal comes. A handler alone would perhaps run only after
+        # the loop's next sleep.
         told = signal.set_wakeup_fd(kernels.fileno())
         before = {number: signal.signal(number, _noted) for number in numbers}
-        for number in before:
+        for number in numbers:
             # Calls of libraries that it comes into go on.
             signal.siginterrupt(number, False)
         try:
-            yield
+            yield Signals(numbers, coming)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(told)
-            loop.remove_reader(ours)
 
 
 def _noted(*_: object) -> None:
-    """A signal with this handler reaches the descriptor, and does nothing else."""
+    """A signal with this handler is written to the descriptor, and does nothing else."""
