@@ -156,7 +156,9 @@ class WatchHub:
         self._bookmark_seconds = bookmark_seconds
         self.clock = clock
         self._spoken = clock()
-        self._history: deque[tuple[int, bytes]] = deque()
+        # Two, for a tuple around each would take 70 bytes more.
+        self._versions: deque[int] = deque()
+        self._history: deque[bytes] = deque()
         self._history_size = 0
         self._subscriptions: dict[Subscription, None] = {}
         self._closed: DeviceApiError | None = None
@@ -252,11 +254,12 @@ class WatchHub:
             subscription.end(error)
 
     def _remember(self, version: int, frame: bytes) -> None:
-        self._history.append((version, frame))
+        self._versions.append(version)
+        self._history.append(frame)
         self._history_size += len(frame)
         while len(self._history) > self._history_events or self._history_size > self._history_bytes:
-            self._floor, dropped = self._history.popleft()
-            self._history_size -= len(dropped)
+            self._floor = self._versions.popleft()
+            self._history_size -= len(self._history.popleft())
 
     def _after(self, since: int) -> list[bytes]:
         if since > self.version:
@@ -269,7 +272,7 @@ class WatchHub:
                 f"{self._floor}: list again"
             )
         frames: list[bytes] = []
-        for version, frame in reversed(self._history):
+        for version, frame in zip(reversed(self._versions), reversed(self._history), strict=True):
             if version <= since:
                 break
             frames.append(frame)
