@@ -7,7 +7,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from device_api_core import __version__, codec
 from device_api_core.cache import DeviceCache
@@ -42,8 +42,7 @@ logger = logging.getLogger(__name__)
 _PROVIDER_STOP_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Tuning:
+class Tuning(NamedTuple):
     """The numbers of the API's promise. They are not settings: clients rely on them."""
 
     grace_seconds: float = GRACE_SECONDS
@@ -55,8 +54,7 @@ class Tuning:
     history_events: int = HISTORY_EVENTS
 
 
-@dataclass(frozen=True, slots=True)
-class Addresses:
+class Addresses(NamedTuple):
     """Where a running daemon listens; ports are the bound ones."""
 
     tcp_port: int

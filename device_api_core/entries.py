@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from device_api_core import codec, conditions
 from device_api_core.conditions import Health
@@ -108,8 +109,7 @@ class Entry:
         return any(c.provider_id == provider_id for c in self.health.conditions)
 
 
-@dataclass(frozen=True, slots=True)
-class SetCondition:
+class SetCondition(NamedTuple):
     """One condition; ``recommended_action`` is ``None`` to leave the provider's action alone."""
 
     gpu: str
@@ -129,8 +129,7 @@ class SetCondition:
         return conditions.set_action(changed, provider_id, self.recommended_action)
 
 
-@dataclass(frozen=True, slots=True)
-class SetStatus:
+class SetStatus(NamedTuple):
     """All conditions and the action of one provider on one GPU."""
 
     gpu: str

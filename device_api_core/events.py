@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from heapq import merge
+from typing import NamedTuple
 
 from device_api_core.validation import shortened
 
@@ -33,8 +33,7 @@ class Kind(StrEnum):
     SERVER = "server"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One thing that happened. ``sequence`` rises by one; ``time`` is nanoseconds since the Unix
     epoch; ``warning`` marks what an operator should look at."""
 

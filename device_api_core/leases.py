@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from device_api_core.errors import LimitExceeded
 
@@ -19,8 +20,7 @@ MAX_PROVIDERS = 256
 HEARTBEAT_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseTerms:
+class LeaseTerms(NamedTuple):
     """How long silence may last. ``heartbeat_seconds`` is the lease of who sends heartbeats and
     states no interval; ``required`` gives one to every writer. A provider that stays lost for
     ``gone_seconds`` more is gone for good; 0 is never."""

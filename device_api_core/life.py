@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from device_api_core.series import Numbers
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
+class Life(NamedTuple):
     """What a heartbeat says besides being one. ``synced`` is ``None`` if it does not say;
     ``interval_seconds`` is the longest time the provider means to be silent; ``numbers`` are
     unchanged if ``None``."""

@@ -7,7 +7,7 @@ bounded, and ``docs/metrics.md`` says by what. What providers count themselves i
 
 from __future__ import annotations
 
-import platform
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection
 
@@ -59,7 +59,7 @@ class Metrics:
     write, and what makes a page of them is imported by the first who asks for one."""
 
     def __init__(self, *, version: str, node: str) -> None:
-        self.info = {"version": version, "python_version": platform.python_version(), "node": node}
+        self.info = {"version": version, "python_version": sys.version.split()[0], "node": node}
         self.observe: Callable[[], Observation] | None = None
         """Where the gauges are read from, when they are asked for."""
         self.updates = dict.fromkeys(

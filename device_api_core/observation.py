@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from device_api_core.conditions import Health
 from device_api_core.durations import Durations
@@ -26,8 +25,7 @@ class ObservedGpu(Protocol):
     def health(self) -> Health: ...
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderObservation:
+class ProviderObservation(NamedTuple):
     """One provider at the moment of a scrape. ``state`` is one of :data:`PROVIDER_STATES`.
     ``last_heard`` is seconds since the Unix epoch and ``silence`` seconds since then on a clock
     that nobody sets; both are ``None`` if it was never heard. ``lease`` is its lease in seconds and
@@ -44,8 +42,7 @@ class ProviderObservation:
     plugin: bool
 
 
-@dataclass(frozen=True, slots=True)
-class StateObservation:
+class StateObservation(NamedTuple):
     """How the keeping of the state does: writes that failed, changes that were acknowledged before
     they were on the disk, and whether writes succeed in time now."""
 
@@ -54,8 +51,7 @@ class StateObservation:
     healthy: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(NamedTuple):
     """The state at the moment of a scrape. ``state`` is ``None`` without a state directory."""
 
     gpus: Sequence[ObservedGpu]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from device_api_core.cache import DeviceCache
 from device_api_core.intake import Intake
@@ -15,8 +16,7 @@ RUNNING = frozenset({"starting", "running", "silent", "failed"})
 """States of a plugin that this server runs, well or badly."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderStatus:
+class ProviderStatus(NamedTuple):
     """One provider. ``home`` is ``thread``, ``process``, ``remote``, or empty if it does not run;
     ``last_heard`` is nanoseconds since the Unix epoch; the length of the lease and what
     is left of it, 0 once it ran out, are ``None`` without a lease."""
@@ -122,8 +122,7 @@ class Roster:
         sign = self._intake.leases.get(status.name)
         if sign is None or (status.home != "remote" and status.state not in RUNNING):
             return status
-        return replace(
-            status,
+        return status._replace(
             gpus=held[status.name].gpus,
             last_heard=sign.heard_at,
             lease_seconds=sign.lease_seconds,

@@ -12,7 +12,6 @@ import os
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from device_api_core.errors import InvalidArgument
@@ -70,8 +69,7 @@ REFUSED = Series("series_refused")
 """The counter of what was left out because there were too many series."""
 
 
-@dataclass(frozen=True, slots=True)
-class Numbers:
+class Numbers(NamedTuple):
     """What one run of a provider has counted since it began, and what it shows now. ``run`` tells
     it from other runs of the same provider."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from device_api_core import conditions
 from device_api_core.entries import Entry, encoded
@@ -24,8 +25,7 @@ _LIST_FRAME_BYTES = 64
 """More than a list takes besides its items: two lengths and its version."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """GPUs to be installed together, each with what it replaces (``None`` if it is new).
 
     ``list_bytes`` is the encoded size of all GPUs afterwards; ``cut`` counts the GPUs on which

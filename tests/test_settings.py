@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import fields
 
 import pytest
 from click.testing import CliRunner
 
-from device_api_core.cli import server
+from device_api_core.cli import server, serving
+from device_api_core.cli.arguments import plain_settings
 from device_api_core.errors import SettingsError
 from device_api_core.settings import Settings, read_file
 
@@ -17,22 +19,18 @@ FIELDS = [f for f in fields(Settings) if f.name != "providers"]
 
 @pytest.fixture
 def parse(monkeypatch, tmp_path):
-    """The settings that the server would run with."""
+    """The settings that the server would run with. What is read without click is the same."""
 
     def parse(*flags, env=None, file=None):
         seen = []
-
-        async def serve(settings):
-            seen.append(settings)
-            return 0
-
-        monkeypatch.setattr(server, "_serve", serve)
-        monkeypatch.setattr(server, "set_up", lambda *_: None)
+        monkeypatch.setattr(serving, "run", lambda settings: seen.append(settings) or 0)
         monkeypatch.delenv("DEVICE_API_TRANSPORT", raising=False)
         if file is not None:
             (tmp_path / "server.toml").write_text(file, encoding="utf-8")
             flags = (*flags, "--config", str(tmp_path / "server.toml"))
         result = CliRunner().invoke(server.main, flags, env=env or {}, catch_exceptions=False)
+        plain = plain_settings(flags, {**os.environ, **(env or {})})
+        assert plain is None or [plain] == seen
         if result.exit_code:
             raise SettingsError(result.output)
         return seen[0]

@@ -1,12 +1,10 @@
-"""device-api-server: reads the settings, runs the daemon, obeys signals."""
+"""device-api-server: its options, what they mean, and what is wrong with them.
+
+A plain command line is read by :mod:`~device_api_core.cli.arguments` instead."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
 import re
-import signal
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any
@@ -15,11 +13,7 @@ import click
 
 from device_api_core import __version__
 from device_api_core.errors import DeviceApiError, SettingsError
-from device_api_core.logs import set_up
-from device_api_core.notify import ServiceNotifier
 from device_api_core.settings import LOG_FORMATS, Settings, read_file
-
-logger = logging.getLogger(__name__)
 
 _DIGITS = re.compile(r"[0-9]+")
 _SEPARATORS = re.compile(r"[,\s]+")
@@ -155,11 +149,13 @@ def settings_from(values: Mapping[str, Any], file: Mapping[str, Any]) -> Setting
 
 
 def _main(config: str | None, **values: Any) -> None:
+    # For help and for what is wrong nothing of it is needed.
+    from device_api_core.cli.serving import run
+
     context = click.get_current_context()
     try:
         settings = settings_from(values, context.default_map or {} if config else {})
-        set_up(settings.log_format, settings.verbosity)
-        code = asyncio.run(_serve(settings))
+        code = run(settings)
     except DeviceApiError as error:
         raise click.ClickException(error.message) from error
     context.exit(code)
@@ -185,68 +181,3 @@ main = click.Command(
     ],
 )
 click.version_option(__version__, prog_name="device-api-server")(main)
-
-
-async def _serve(settings: Settings) -> int:
-    # Built here because the parts take the running loop's clocks and timers.
-    from device_api_core.daemon import build
-    from device_api_core.server.connections import open_as_many_as_allowed
-
-    open_as_many_as_allowed()
-    asked = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _on_signal, number, asked)
-    notifier = ServiceNotifier(os.environ)
-    daemon = build(settings)
-    # The watchdog is outside: a server that drains is alive.
-    async with notifier.watched(), daemon.running() as addresses:
-        logger.info(
-            "serving",
-            extra={
-                "version": __version__,
-                "node": settings.node,
-                "transport": settings.transport,
-                "unix_socket": settings.unix_socket or "none",
-                "provider_socket": _provider_socket(settings),
-                "tcp": _tcp(settings.grpc_address, addresses.tcp_port),
-                "provider_tcp": _tcp(settings.grpc_provider_address, addresses.provider_tcp_port),
-                "health": f"{settings.http_address}:{addresses.health_port}",
-                "metrics": f"{settings.http_address}:{addresses.metrics_port}",
-                "providers": ",".join(settings.provider) or "none",
-            },
-        )
-        if not settings.provider:
-            logger.info(
-                "no provider was named, so none runs: name one of those installed with --provider",
-                extra={"installed": daemon.installed},
-            )
-        # Not when reads are answered: that can wait for a driver, and systemd would give up.
-        notifier.tell(READY=1, STATUS="serving")
-        await asked.wait()
-        notifier.tell(STOPPING=1, STATUS="stopping")
-        logger.info("stopping", extra={"delay_seconds": settings.shutdown_delay})
-        daemon.begin_shutdown()
-        await asyncio.sleep(settings.shutdown_delay)
-    logger.info("stopped")
-    return 0
-
-
-def _on_signal(number: signal.Signals, asked: asyncio.Event) -> None:
-    if asked.is_set():
-        # Asked twice: whoever is there does not want to wait.
-        logger.warning("stopping at once", extra={"signal": number.name})
-        os._exit(128 + number)
-    logger.info("signal received", extra={"signal": number.name})
-    asked.set()
-
-
-def _provider_socket(settings: Settings) -> str:
-    if settings.single_socket:
-        return settings.unix_socket
-    return settings.provider_socket or "none"
-
-
-def _tcp(address: str, port: int) -> str:
-    host, _, _ = address.rpartition(":")
-    return f"{host}:{port}" if address else "none"

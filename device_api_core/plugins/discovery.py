@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
 from device_api_core.errors import InvalidArgument, PluginError
+from device_api_core.installed import EntryPoint, entry_points
 from device_api_core.plugins import spec
 from device_api_core.plugins.options import InvalidOption
 from device_api_core.plugins.spec import CONTRACT_VERSION, ENTRY_POINT_GROUP, PROJECT, Provider
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """What an entry point leads to. ``provider`` is ``None`` exactly when ``error`` says why."""
 
     provider: Provider | None = None
@@ -108,15 +107,15 @@ def discover(
     """
     configured = options or {}
     points = sorted(
-        entry_points(group=ENTRY_POINT_GROUP) if found is None else found,
+        entry_points(ENTRY_POINT_GROUP) if found is None else found,
         key=lambda point: (point.name, point.value),
     )
     names = [point.name for point in points]
     return [
         Plugin(
             point.name,
-            point.dist.name if point.dist else "",
-            point.dist.version if point.dist else "",
+            point.distribution,
+            point.version,
             point.value,
             _opener(point, own, state_dir, names.count(point.name) - 1),
             own,
@@ -134,10 +133,11 @@ def load(name: str, options: Mapping[str, object], *, state_dir: str = "") -> Pl
     Raises:
         PluginError: it is not installed or cannot be loaded.
     """
-    found = entry_points(group=ENTRY_POINT_GROUP)
-    plugins = discover({name: options}, state_dir=state_dir, found=found.select(name=name))
+    found = entry_points(ENTRY_POINT_GROUP)
+    own = (point for point in found if point.name == name)
+    plugins = discover({name: options}, state_dir=state_dir, found=own)
     if not plugins:
-        raise _not_installed(name, found.names)
+        raise _not_installed(name, {point.name for point in found})
     return named(plugins, [name])[0]
 
 

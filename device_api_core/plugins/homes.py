@@ -10,8 +10,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from device_api_core.plugins.discovery import Plugin
 from device_api_core.plugins.spec import Provider, Sink
@@ -19,8 +18,7 @@ from device_api_core.plugins.spec import Provider, Sink
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Hearing:
+class Hearing(NamedTuple):
     """What a home passes on, on the event loop: that the provider has reported everything, and its
     one line on what it does."""
 

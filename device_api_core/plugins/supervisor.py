@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from device_api_core.events import EventLog, Kind
 from device_api_core.intake import Intake
@@ -144,7 +143,7 @@ class _Watched:
             synced=self._synced,
             summary=self._summary,
         )
-        return replace(status, home=self._home.name)
+        return status._replace(home=self._home.name)
 
     def clear(self, gpu: str, type_: str) -> None:
         if self._run is not None:

@@ -6,7 +6,7 @@ Served on the provider socket only.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from device_api_core import codec
 from device_api_core._proto import admin_pb2
@@ -23,8 +23,7 @@ from device_api_core.validation import check_name, check_provider_id, check_type
 _SERVICE = admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name
 
 
-@dataclass(frozen=True, slots=True)
-class ServerFacts:
+class ServerFacts(NamedTuple):
     """Who answers: version, node name, start time in nanoseconds since the Unix epoch."""
 
     version: str

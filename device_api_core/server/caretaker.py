@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from device_api_core.errors import SettingsError
 from device_api_core.server.inotify import Inotify
@@ -29,8 +29,7 @@ _CALM_SECONDS = 60.0
 """What is lost again sooner is made again later each time: somebody does not want it there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sockets:
+class Sockets(NamedTuple):
     """How often one was lost, how many are missing now and why, empty if none is. ``for_good`` is
     whether only a restart brings one back."""
 

@@ -19,8 +19,8 @@ import termios
 from collections import Counter
 from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from device_api_core.server.limits import Limiter
 from device_api_core.server.sockets import credentials
@@ -34,8 +34,7 @@ CROWDED = 0.75
 """Of the connections that may be; from here on one process may have half of all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(NamedTuple):
     """One accepted connection. ``pid`` and ``uid`` are of who connected, 0 and -1 over TCP;
     ``waiting`` are the bytes that the other end has not read."""
 

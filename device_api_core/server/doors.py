@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import shutil
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,7 +37,7 @@ class PrivateDoor:
         if not self._closed:
             self._closed = True
             await self._listening.stop(0)
-            shutil.rmtree(self._directory, ignore_errors=True)
+            _remove(self._directory)
 
 
 class Doors:
@@ -77,11 +75,13 @@ class Doors:
         try:
             listening = await load_transport(self._transport).listen(face, self._metrics)
         except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
+            _remove(directory)
             raise
         return PrivateDoor(directory, listening)
 
     def _directory(self, provider_id: str) -> Path:
+        import tempfile  # only who has such a provider pays for it
+
         prefix = f"{provider_id}-"
         if self._beside:
             parent = Path(self._beside).absolute().parent
@@ -98,4 +98,10 @@ def _sweep(parent: Path, prefix: str) -> None:
     for lock in parent.glob(f"{prefix}????????/{_SOCKET}.lock"):
         with suppress(OSError), lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+            _remove(lock.parent)
+
+
+def _remove(directory: Path) -> None:
+    import shutil  # as tempfile
+
+    shutil.rmtree(directory, ignore_errors=True)

@@ -7,15 +7,12 @@ in a vendor call does not touch it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
-
-import h11
+from typing import NamedTuple
 
 from device_api_core.errors import SettingsError
 from device_api_core.server.sockets import BURST
@@ -23,14 +20,13 @@ from device_api_core.server.sockets import BURST
 logger = logging.getLogger(__name__)
 
 _TEXT = "text/plain; charset=utf-8"
-_IDLE_SECONDS = 30.0
+IDLE_SECONDS = 30.0
+"""How long a peer may say nothing, or read nothing."""
 _MAX_CONNECTIONS = 64
 _BACKLOG = 100
-_READ_BYTES = 16 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """An answer: status, body, content type, further headers. With a ``stream`` the body goes on
     with what it gives, until it ends or the peer goes."""
 
@@ -87,9 +83,12 @@ class HttpEndpoint:
                 # The oldest goes: peers that only hold connections must not keep a probe out.
                 next(iter(self._connections)).cancel()
             self._connections[task] = None
-            await self._talk(reader, writer)
+            # Who is never asked does not carry it.
+            from device_api_core.server.http_connection import talk
+
+            await talk(reader, writer, self._page_for)
             writer.close()
-            async with asyncio.timeout(_IDLE_SECONDS):
+            async with asyncio.timeout(IDLE_SECONDS):
                 await writer.wait_closed()
         except (TimeoutError, ConnectionError, asyncio.CancelledError):
             # The peer is slow or gone, or the daemon is stopping: nothing is owed.
@@ -99,32 +98,13 @@ class HttpEndpoint:
             writer.transport.abort()
             self._connections.pop(task, None)
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = h11.Connection(h11.SERVER)
-        while connection.our_state is h11.IDLE:
-            try:
-                async with asyncio.timeout(_IDLE_SECONDS):
-                    request = await _next_request(connection, reader)
-                    if request is None:
-                        return
-                    page = self._page_for(request)
-                    head = request.method == b"HEAD"
-                    await _send(connection, writer, page, head=head)
-                if page.stream is not None and not head:
-                    await _follow(connection, reader, writer, page.stream)
-                    return
-            except h11.RemoteProtocolError as error:
-                await _refuse(connection, writer, error)
-                return
-            _next_cycle(connection)
-
-    def _page_for(self, request: h11.Request) -> Page:
-        path = request.target.split(b"?", 1)[0].decode("ascii", "replace")
+    def _page_for(self, method: bytes, target: bytes) -> Page:
+        path = target.split(b"?", 1)[0].decode("ascii", "replace")
         page = self._pages.get(path)
         if page is None:
             known = ", ".join(sorted(self._pages))
             return Page(HTTPStatus.NOT_FOUND, f"not found; here are {known}\n".encode())
-        if request.method not in {b"GET", b"HEAD"}:
+        if method not in {b"GET", b"HEAD"}:
             return Page(HTTPStatus.METHOD_NOT_ALLOWED, b"only GET and HEAD\n")
         try:
             return page()
@@ -132,82 +112,3 @@ class HttpEndpoint:
             # The last handler before the wire: the scraper gets a status, the log the traceback.
             logger.exception("page failed", extra={"path": path})
             return Page(HTTPStatus.INTERNAL_SERVER_ERROR, b"internal error; see the log\n")
-
-
-def _next_cycle(connection: h11.Connection) -> None:
-    """Keep the connection for the next request if both sides are done with this one."""
-    if connection.our_state is h11.DONE and connection.their_state is h11.DONE:
-        connection.start_next_cycle()
-
-
-async def _next_request(
-    connection: h11.Connection, reader: asyncio.StreamReader
-) -> h11.Request | None:
-    """The next request, its body read and dropped; ``None`` when the peer closed."""
-    request: h11.Request | None = None
-    while True:
-        event = connection.next_event()
-        if event is h11.NEED_DATA:
-            connection.receive_data(await reader.read(_READ_BYTES))
-        elif isinstance(event, h11.Request):
-            request = event
-        elif isinstance(event, h11.EndOfMessage):
-            return request
-        elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
-            return None
-
-
-async def _send(
-    connection: h11.Connection, writer: asyncio.StreamWriter, page: Page, *, head: bool
-) -> None:
-    headers = [
-        ("content-type", page.content_type),
-        ("cache-control", "no-store"),
-        *page.headers,
-    ]
-    if page.stream is None:
-        headers.append(("content-length", str(len(page.body))))
-    response = h11.Response(status_code=page.status, headers=headers, reason=page.status.phrase)
-    parts = [connection.send(response)]
-    if not head:
-        parts.append(connection.send(h11.Data(data=page.body)))
-    if head or page.stream is None:
-        parts.append(connection.send(h11.EndOfMessage()))
-    writer.write(b"".join(part for part in parts if part))
-    await writer.drain()
-
-
-async def _follow(
-    connection: h11.Connection,
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    stream: AsyncGenerator[bytes, None],
-) -> None:
-    """Send what the stream gives. A peer that closes, says anything more or does not read ends
-    it."""
-    task = asyncio.current_task()
-    assert task is not None
-
-    def end(_: object) -> None:
-        task.cancel()
-
-    gone = asyncio.create_task(reader.read(1))
-    gone.add_done_callback(end)
-    try:
-        async for part in stream:
-            writer.write(connection.send(h11.Data(data=part)) or b"")
-            async with asyncio.timeout(_IDLE_SECONDS):
-                await writer.drain()
-    finally:
-        gone.remove_done_callback(end)
-        gone.cancel()
-        await stream.aclose()
-
-
-async def _refuse(
-    connection: h11.Connection, writer: asyncio.StreamWriter, error: h11.RemoteProtocolError
-) -> None:
-    if connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-        status = HTTPStatus(error.error_status_hint)
-        with contextlib.suppress(h11.LocalProtocolError):
-            await _send(connection, writer, Page(status, b"bad request\n"), head=False)

@@ -8,7 +8,6 @@ says only that the caller runs as its owner.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import replace
 
 from device_api_core.errors import PermissionDenied
 from device_api_core.reservations import Authority
@@ -90,7 +89,7 @@ def for_operators(admin: Iterable[Unary], names: Collection[str]) -> tuple[Unary
 
         return checked
 
-    return tuple(replace(m, call=guarded(m.call)) for m in admin)
+    return tuple(m._replace(call=guarded(m.call)) for m in admin)
 
 
 def _shown(names: frozenset[str]) -> str:

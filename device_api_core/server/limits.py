@@ -14,8 +14,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from device_api_core.errors import RATE, LimitExceeded
 from device_api_core.server.traffic import Traffic
@@ -33,8 +32,7 @@ _LONGEST_REST_SECONDS = 0.05
 _REMEMBERED = 1_024
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Of one peer: ``reads`` and ``writes`` are calls a second, ``burst`` the calls it may make at
     once after a pause, ``calls`` those that may be open at a time, ``streams`` its open streams."""
 
@@ -51,18 +49,19 @@ class Limits:
         nothing here, since an update that is held is a stream, too."""
         if watches <= self.watches:
             return self
-        return replace(self, streams=self.streams * watches // self.watches, watches=watches)
+        streams = self.streams * watches // self.watches
+        return self._replace(streams=streams, watches=watches)
 
     @property
     def of_a_crowd(self) -> Limits:
         """The same where a peer is everybody at a socket, who may all come back at once."""
-        return replace(self, burst=256, calls=4_096, streams=self.watches)
+        return self._replace(burst=256, calls=4_096, streams=self.watches)
 
     @property
     def of_a_process(self) -> Limits:
         """The same where a peer is a process of this node: it may call and watch for many others,
         and still leaves watches to the rest."""
-        return replace(self, calls=4 * self.calls, streams=3 * self.streams)
+        return self._replace(calls=4 * self.calls, streams=3 * self.streams)
 
 
 class Peer:

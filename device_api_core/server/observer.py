@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import platform
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 
 from device_api_core.cache import DeviceCache
 from device_api_core.entries import Entry
@@ -96,7 +95,7 @@ class Observer:
         return {
             "node": self._facts.node_name,
             "version": self._facts.version,
-            "python": platform.python_version(),
+            "python": sys.version.split()[0],
             "started": self._facts.started // _MILLISECOND,
             "resource_version": str(self._cache.version),
             "ready": self._readiness.ready,
@@ -170,7 +169,7 @@ def _provider(status: ProviderStatus) -> Mapping[str, object]:
 
 def _event(event: Event) -> Mapping[str, object]:
     return {
-        **asdict(event),
+        **event._asdict(),
         "time": _milliseconds(event.time),
         "reason": _short(event.reason),
         "message": _short(event.message),

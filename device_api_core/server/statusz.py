@@ -8,14 +8,12 @@ and the content security policy lets nothing run but the page's own script.
 from __future__ import annotations
 
 import asyncio
-import base64
 import itertools
 import json
 import re
 import time
 from collections.abc import AsyncGenerator, Callable
 from http import HTTPStatus
-from importlib.resources import files
 
 from device_api_core.server.http import Page
 from device_api_core.server.observer import Observer
@@ -46,6 +44,8 @@ class Statusz:
 
     def page(self) -> Page:
         """The page itself."""
+        from importlib.resources import files  # few ever look
+
         html = files(__package__).joinpath("statusz.html").read_bytes()
         return Page(HTTPStatus.OK, html, "text/html; charset=utf-8", _headers(html))
 
@@ -127,6 +127,7 @@ def _headers(html: bytes) -> tuple[tuple[str, str], ...]:
 
 def _hash_of(html: bytes, element: bytes) -> str:
     # Only who looks at the page pays for it.
+    import base64
     import hashlib
 
     [content] = re.findall(b"<%s>(.*?)</%s>" % (element, element), html, re.S)

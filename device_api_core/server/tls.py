@@ -7,9 +7,9 @@ come into use without a restart, and one that is half written must not.
 from __future__ import annotations
 
 import logging
-import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from device_api_core.errors import SettingsError
 
@@ -18,8 +18,7 @@ logger = logging.getLogger(__name__)
 _Signature = tuple[tuple[int, int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
+class TlsFiles(NamedTuple):
     """PEM files: the server's certificate with its chain, its key, and the authorities whose
     clients are let in. Without the last one any client is."""
 
@@ -114,6 +113,8 @@ def _read(flag: str, path: str) -> bytes:
 
 
 def _check(files: TlsFiles, client_ca: list[bytes]) -> None:
+    import ssl  # only who serves TLS pays for OpenSSL
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # An encrypted key would ask for its password at the terminal.

@@ -12,10 +12,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
-from typing import ClassVar, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from device_api_core.errors import DeviceApiError, SettingsError
+from device_api_core.installed import entry_points
 from device_api_core.intake import Saving
 from device_api_core.metrics import Calls, Metrics
 from device_api_core.server.limits import Limiter
@@ -61,41 +61,50 @@ class EventStream(Protocol):
         """The client is gone, or has the error."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unary:
+class Unary(NamedTuple):
     """One request, one response. ``writes`` is whether it changes what others read. ``known`` are
     answers that may be given without a call, by request: the table is emptied, in the same step,
     with whatever makes one of them untrue."""
 
-    kind: ClassVar[str] = "unary"
     service: str
     name: str
     call: Answer
     writes: bool = False
     known: dict[bytes, bytes] | None = None
 
+    @property
+    def kind(self) -> str:
+        """What sort of method it is, for the metrics."""
+        return "unary"
 
-@dataclass(frozen=True, slots=True)
-class ServerStream:
+
+class ServerStream(NamedTuple):
     """One request, many responses until an error ends them or the client goes."""
 
-    kind: ClassVar[str] = "server_stream"
     service: str
     name: str
     open: Callable[[bytes], Awaitable[EventStream]]
 
+    @property
+    def kind(self) -> str:
+        """What sort of method it is, for the metrics."""
+        return "server_stream"
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+
+class Exchange(NamedTuple):
     """Many requests, many responses. ``run`` reads the requests, whose end is the caller's
     half-close, and sends responses; it is cancelled when the caller is gone. ``writes`` as for
     :class:`Unary`."""
 
-    kind: ClassVar[str] = "bidi_stream"
     service: str
     name: str
     run: Callable[[AsyncIterator[bytes], Callable[[bytes], Awaitable[None]]], Awaitable[None]]
     writes: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What sort of method it is, for the metrics."""
+        return "bidi_stream"
 
 
 Method = Unary | ServerStream | Exchange
@@ -159,14 +168,14 @@ def load_transport(name: str) -> Transport:
         from device_api_core.server.grpcio import GrpcioTransport
 
         return GrpcioTransport()
-    found = entry_points(group=ENTRY_POINT_GROUP, name=name)
+    found = [point for point in entry_points(ENTRY_POINT_GROUP) if point.name == name]
     if not found:
         raise SettingsError(
             f"--transport: {name!r} is not installed; grpcio is always there, others come with "
             f"packages such as device-api-transport-{name}"
         )
     try:
-        chosen: Transport = next(iter(found)).load()()
+        chosen: Transport = found[0].load()()
     except ImportError as error:
         raise SettingsError(f"--transport: {name!r} cannot be loaded: {error}") from error
     return chosen

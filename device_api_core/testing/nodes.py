@@ -24,7 +24,7 @@ from device_api_core.settings import Settings
 
 START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
-_SERVE = "from device_api_core.cli.server import main; main()"
+_SERVE = "from device_api_core.cli.start import main; main()"
 _RUN = "from device_api_core.cli.main import main; main()"
 
 

@@ -25,7 +25,7 @@ from device_api_core.resources import Condition, ConditionStatus, GpuSpec, GpuSt
 TRUE, FALSE = ConditionStatus.TRUE, ConditionStatus.FALSE
 GOOD, BAD = "gpu-00000000-0000-4000-8000-00000000000a", "gpu-00000000-0000-4000-8000-00000000000b"
 RUN = "from device_api_core.cli.main import main; main(prog_name='device-api')"
-START = "from device_api_core.cli.server import main; main()"
+START = "from device_api_core.cli.start import main; main()"
 
 
 @contextmanager

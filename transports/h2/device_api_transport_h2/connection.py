@@ -6,9 +6,8 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from device_api_core.server.limits import Limiter, Peer
 from device_api_core.server.sockets import Credentials
@@ -28,8 +27,7 @@ logger = logging.getLogger(__name__)
 _WRITE_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(NamedTuple):
     """What the connections of a face have together."""
 
     routes: Mapping[bytes, Route]

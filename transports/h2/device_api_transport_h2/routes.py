@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from device_api_core.errors import DeviceApiError
 from device_api_core.metrics import Calls, Metrics
@@ -26,8 +25,7 @@ Head = tuple[bytes, bytes, bytes | None, float | None, bytes | None]
 deadline, encoding of the messages."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """One method."""
 
     method: Method

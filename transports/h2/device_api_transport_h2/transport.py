@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 from collections.abc import Mapping
@@ -181,6 +180,8 @@ def _loopback(address: str) -> tuple[str, int]:
     name = host.strip("[]")
     if name == "localhost":
         name = "127.0.0.1"
+    import ipaddress  # only who serves TCP pays for it
+
     try:
         local = ipaddress.ip_address(name).is_loopback
     except ValueError:
