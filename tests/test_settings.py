@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from device_api_core.cli import server
+from device_api_core.configuration import read_file
 from device_api_core.errors import SettingsError
-from device_api_core.settings import Settings, read_file
+from device_api_core.settings import Settings
 
 FIELDS = [f for f in fields(Settings) if f.name != "providers"]
 

@@ -14,10 +14,11 @@ from typing import Any
 import click
 
 from device_api_core import __version__
+from device_api_core.configuration import read_file
 from device_api_core.errors import DeviceApiError, SettingsError
 from device_api_core.logs import set_up
 from device_api_core.notify import ServiceNotifier
-from device_api_core.settings import LOG_FORMATS, Settings, read_file
+from device_api_core.settings import LOG_FORMATS, Settings
 
 logger = logging.getLogger(__name__)
 
