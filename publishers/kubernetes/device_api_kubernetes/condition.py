@@ -60,22 +60,22 @@ def judge(gpus: Sequence[Gpu], stale: str) -> Verdict:
 
 
 def condition_to_send(
-    verdict: Verdict, type_: str, shown: Mapping[str, Any] | None, now: datetime
+    verdict: Verdict, type_: str, shown: Mapping[str, Any], now: datetime
 ) -> dict[str, str] | None:
     """The condition that the Node lacks, or ``None`` if what it shows will do.
 
-    ``shown`` is its present one of that type. ``lastTransitionTime`` moves only with the status,
-    whoever wrote it before; ``lastHeartbeatTime`` says when this was last known to be so.
+    ``shown`` is its present one of that type, empty if there is none. ``lastTransitionTime`` moves
+    only with the status, whoever wrote it before; ``lastHeartbeatTime`` says when this was last
+    known to be so.
     """
-    before = shown or {}
     status = verdict.status.value
-    same_status = before.get("status") == status
-    told = (before.get("status"), before.get("reason"), before.get("message"))
+    same_status = shown.get("status") == status
+    told = (shown.get("status"), shown.get("reason"), shown.get("message"))
     if told == (status, verdict.reason, verdict.message):
-        heartbeat = _time(before.get("lastHeartbeatTime"))
+        heartbeat = _time(shown.get("lastHeartbeatTime"))
         if heartbeat is not None and abs(now - heartbeat) < HEARTBEAT:
             return None
-    since = _time(before.get("lastTransitionTime")) if same_status else None
+    since = _time(shown.get("lastTransitionTime")) if same_status else None
     return {
         "type": type_,
         "status": status,

@@ -23,12 +23,17 @@ def which(gpu: Gpu) -> str:
     return gpu.name if gpu.spec.index is None else f"{gpu.name} (index {gpu.spec.index})"
 
 
-def trouble(gpu: Gpu) -> str:
-    """Which GPU, why it is not healthy, and what to do about it."""
+def why(gpu: Gpu) -> str:
+    """Why it is not healthy, and what to do about it."""
     ready = gpu.condition(READY)
-    why = plain(ready.reason) if ready is not None else ""
-    words = [why or "no reason given", plain(gpu.status.recommended_action)]
-    return f"{which(gpu)}: {', '.join(filter(None, words))}"
+    reason = plain(ready.reason) if ready is not None else ""
+    words = (reason or "no reason given", plain(gpu.status.recommended_action))
+    return ", ".join(filter(None, words))
+
+
+def trouble(gpu: Gpu) -> str:
+    """Which GPU, and :func:`why`."""
+    return f"{which(gpu)}: {why(gpu)}"
 
 
 def counted(number: int, verb: tuple[str, str] = ("is", "are"), of: int | None = None) -> str:
