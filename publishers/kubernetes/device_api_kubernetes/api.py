@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,16 +17,18 @@ import urllib3
 
 from device_api_core.errors import PublishFailed
 from device_api_kubernetes import __version__
+from device_api_kubernetes.failures import CONNECT_SECONDS, SAID_BYTES, explained
 from device_api_kubernetes.texts import plain
 
 NAMESPACE = "default"
 """Where Events about Nodes, which have no namespace, belong."""
 
-_CONNECT_SECONDS, _READ_SECONDS = 5.0, 10.0
-_WHOLE_SECONDS = 20.0
+READ_SECONDS = 10.0
+"""The longest silence in the middle of a call."""
+WHOLE_SECONDS = 20.0
+"""The longest that an answer may take to come."""
 _MAX_BODY_BYTES = 4 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
-_SAID_BYTES = 300
 _HEADERS = {
     "Accept": "application/json",
     # A compressed answer could be small on the wire and endless in memory.
@@ -38,8 +39,8 @@ _PATCH = "application/strategic-merge-patch+json"
 _TOKEN = re.compile(rb"[\x21-\x7e]+")
 
 
-class AlreadyThere(PublishFailed):
-    """An object of that name exists."""
+class Conflicting(PublishFailed):
+    """An object of that name exists, or it was changed meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,23 @@ _CREATE_EVENT = _Rule("create", "events", f"a Role in namespace {NAMESPACE}")
 class ApiServer:
     """One API server, as one service account."""
 
-    def __init__(self, url: str, *, token_file: str, ca_file: str) -> None:
-        self._url = url
-        self._token_file = token_file
-        self._ca_file = ca_file
+    def __init__(
+        self,
+        url: str,
+        *,
+        token_file: str,
+        ca_file: str,
+        read_seconds: float = READ_SECONDS,
+        whole_seconds: float = WHOLE_SECONDS,
+    ) -> None:
+        self.url = url
+        self.token_file = token_file
+        self.ca_file = ca_file
+        self.timeouts = (CONNECT_SECONDS, read_seconds)
+        self.whole_seconds = whole_seconds
 
     def __repr__(self) -> str:
-        return f"<ApiServer {self._url}>"
+        return f"<ApiServer {self.url}>"
 
     @contextmanager
     def connected(self) -> Iterator[Connection]:
@@ -78,18 +89,16 @@ class ApiServer:
             # Neither proxies nor .netrc of the environment: what is not configured is not used.
             session.trust_env = False
             session.headers.update(_HEADERS)
-            session.verify = self._ca_file
-            yield Connection(self._url, session, self._token_file, self._ca_file)
+            session.verify = self.ca_file
+            yield Connection(self, session)
 
 
 class Connection:
     """Calls of one API server."""
 
-    def __init__(self, url: str, session: requests.Session, token_file: str, ca_file: str) -> None:
-        self._url = url
+    def __init__(self, server: ApiServer, session: requests.Session) -> None:
+        self._server = server
         self._session = session
-        self._token_file = token_file
-        self._ca_file = ca_file
 
     def node(self, name: str) -> dict[str, Any]:
         """The Node."""
@@ -101,7 +110,7 @@ class Connection:
         path = f"/api/v1/nodes/{name}/status"
         try:
             self._call("PATCH", path, _PATCH_STATUS, name, patch)
-        except AlreadyThere:
+        except Conflicting:
             # The kubelet was writing, again and again. This names no version to be in conflict
             # with, so that once more is not once too often.
             self._call("PATCH", path, _PATCH_STATUS, name, patch)
@@ -111,7 +120,7 @@ class Connection:
         path = f"/api/v1/namespaces/{NAMESPACE}/events"
         try:
             self._call("POST", path, _CREATE_EVENT, "", event)
-        except AlreadyThere:
+        except Conflicting:
             return
 
     def _call(
@@ -128,45 +137,46 @@ class Connection:
         try:
             with self._session.request(
                 method,
-                f"{self._url}{path}",
+                f"{self._server.url}{path}",
                 data=None if body is None else json.dumps(body).encode(),
                 headers=headers,
                 stream=True,
                 allow_redirects=False,  # they would carry the token to who knows where
-                timeout=(_CONNECT_SECONDS, _READ_SECONDS),
+                timeout=self._server.timeouts,
             ) as response:
-                answer = _object(_read(response))
+                answer = _object(_read(response, self._server.whole_seconds))
                 if response.status_code // 100 != 2:
                     raise self._refusal(response, answer, rule, node)
                 return answer
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise PublishFailed(f"{self._where} {_explained(error, self._ca_file)}") from error
+            why = explained(error, self._server.ca_file)
+            raise PublishFailed(f"{self._where} {why}") from error
 
     @property
     def _where(self) -> str:
-        return f"the API server at {self._url}"
+        return f"the API server at {self._server.url}"
 
     def _token(self) -> bytes:
         try:
-            token = Path(self._token_file).read_bytes().strip()
+            token = Path(self._server.token_file).read_bytes().strip()
         except OSError as error:
             raise PublishFailed(
-                f"cannot read the token {self._token_file}: {error.strerror}"
+                f"cannot read the token {self._server.token_file}: {error.strerror}"
             ) from error
         if not _TOKEN.fullmatch(token):
-            raise PublishFailed(f"{self._token_file} holds no token")
+            raise PublishFailed(f"{self._server.token_file} holds no token")
         return token
 
     def _refusal(
         self, response: requests.Response, answer: Mapping[str, Any], rule: _Rule, node: str
     ) -> PublishFailed:
         status = response.status_code
-        said = plain(str(answer.get("message", "")), _SAID_BYTES) or response.reason
+        said = plain(str(answer.get("message", "")), SAID_BYTES) or response.reason
         if status == 409:
-            return AlreadyThere(f"{self._where} says that it conflicts: {said}")
+            return Conflicting(f"{self._where} says that it conflicts: {said}")
         texts = {
-            401: f"does not accept the token of {self._token_file}: is it of this cluster, and "
-            "renewed?",
+            401: f"does not accept the token of {self._server.token_file}: is it of this cluster, "
+            "and renewed?",
             403: f"forbids {rule.verb} of {rule.resource}: allow {rule}",
             404: f"knows no Node {node!r}: set NODE_NAME, or option 'node_name', to the Node that "
             "this runs on"
@@ -186,10 +196,10 @@ def _retry_after(response: requests.Response) -> float:
     return float(text) if re.fullmatch(r"[0-9]{1,6}", text) else 0.0
 
 
-def _read(response: requests.Response) -> bytes:
-    ends = time.monotonic() + _WHOLE_SECONDS
+def _read(response: requests.Response, seconds: float) -> bytes:
+    ends = time.monotonic() + seconds
     body = bytearray()
-    for chunk in response.iter_content(_CHUNK_BYTES):
+    while chunk := response.raw.read1(_CHUNK_BYTES):
         body += chunk
         if len(body) > _MAX_BODY_BYTES:
             raise requests.RequestException(f"an answer of more than {_MAX_BODY_BYTES} bytes")
@@ -206,40 +216,3 @@ def _object(body: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return answer if isinstance(answer, dict) else {}
-
-
-def _explained(error: BaseException, ca_file: str) -> str:
-    """In words that do not change from one failure to the next: the libraries' own hold addresses
-    of objects."""
-    causes = list(_causes(error))
-    for cause in reversed(causes):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return (
-                f"is not trusted: {cause.verify_message}; is {ca_file} the cluster's authority, "
-                "and the host name in its certificate?"
-            )
-        if isinstance(cause, ssl.SSLError):
-            return f"fails TLS: {cause.reason or 'the connection broke'}"
-    if any(isinstance(c, requests.ConnectTimeout) for c in causes):
-        return f"takes no connection within {_CONNECT_SECONDS:g} s"
-    if any(isinstance(c, requests.Timeout | urllib3.exceptions.ReadTimeoutError) for c in causes):
-        return "does not answer in time"
-    for cause in reversed(causes):
-        if isinstance(cause, OSError) and cause.strerror:
-            return f"cannot be reached: {cause.strerror}"
-    # A missing certificate file is a bare OSError with a message of its own.
-    return f"cannot be asked: {plain(str(error) or type(error).__name__, _SAID_BYTES)}"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came from, outermost first."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        inner = [arg for arg in current.args if isinstance(arg, BaseException)]
-        reason = getattr(current, "reason", None)
-        if isinstance(reason, BaseException):
-            inner.append(reason)
-        current = inner[0] if inner else current.__cause__ or current.__context__

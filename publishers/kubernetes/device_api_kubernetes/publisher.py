@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,17 @@ class KubernetesPublisher(Publisher):
     name = "kubernetes"
     contract_version = 1
 
-    def __init__(self, options: KubernetesOptions | None = None) -> None:
+    def __init__(
+        self,
+        options: KubernetesOptions | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._options = options or KubernetesOptions()
         self.interval_seconds = self._options.interval_seconds
+        self._clock = clock
         self._told = Told()
-        self._allowance = Allowance(self._options.events_per_minute, time.monotonic())
+        self._allowance = Allowance(self._options.events_per_minute, clock())
         self._suppressed = 0
 
     def prepare(self) -> None:
@@ -83,7 +89,7 @@ class KubernetesPublisher(Publisher):
     def _tell(self, api: Connection, gpus: Sequence[Gpu], uid: str, count: Count) -> None:
         left_out = 0
         for gpu in self._told.news(gpus):
-            if self._allowance.has_room(time.monotonic()):
+            if self._allowance.has_room(self._clock()):
                 now, suppressed = datetime.now(UTC), self._suppressed
                 api.create_event(event_of(gpu, self._node, uid, now=now, suppressed=suppressed))
                 self._allowance.take()
