@@ -177,7 +177,7 @@ class Connection:
         texts = {
             401: f"does not accept the token of {self._server.token_file}: is it of this cluster, "
             "and renewed?",
-            403: f"forbids {rule.verb} of {rule.resource}: allow {rule}",
+            403: f"forbids it: allow {rule}",
             404: f"knows no Node {node!r}: set NODE_NAME, or option 'node_name', to the Node that "
             "this runs on"
             if node

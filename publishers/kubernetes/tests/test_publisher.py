@@ -167,7 +167,7 @@ def test_too_many_events_are_suppressed_counted_and_told(api):
     [
         (refuses(500, "etcdserver: leader changed"), "answers 500 (500: etcdserver: leader"),
         (refuses(503, "starting"), "answers 503"),
-        (refuses(403, "nodes is forbidden"), "forbids get of nodes: allow get of nodes by a Clu"),
+        (refuses(403, "nodes is forbidden"), "forbids it: allow get of nodes by a ClusterRole (4"),
         (refuses(404, 'nodes "node-7" not found'), "knows no Node 'node-7': set NODE_NAME"),
         (refuses(401, "Unauthorized"), "does not accept the token of "),
         (refuses(301, "elsewhere", Location="https://example.com/"), "answers 301"),
@@ -199,10 +199,10 @@ def test_an_answer_that_is_no_node_is_no_reason_to_fall_over(api, publish, body)
 
 def test_what_forbids_the_patch_and_the_event_names_their_rules(api, publish):
     api.faults.extend([lambda *_: True, refuses(403)])
-    with pytest.raises(PublishFailed, match="forbids patch of nodes/status: allow patch of nodes/"):
+    with pytest.raises(PublishFailed, match="forbids it: allow patch of nodes/status by a Clust"):
         publish(BAD)
     api.faults.extend([lambda *_: True, lambda *_: True, refuses(403)])
-    with pytest.raises(PublishFailed, match="allow create of events by a Role in namespace defaul"):
+    with pytest.raises(PublishFailed, match="allow create of events by a Role in namespace def"):
         publish(BAD)
     # The condition is there, and the Event comes as soon as it may.
     assert api.condition["status"] == "False"
