@@ -30,7 +30,7 @@ DONE, STUCK, HUNG = 0, 4, 5
 process has to be replaced."""
 
 HUNG_SECONDS = 120.0
-SLOW_SECONDS = 60.0
+"""That a call may take. After half of it ``/healthz`` tells."""
 STOP_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
 _LOOK_SECONDS = 1.0
@@ -48,10 +48,12 @@ class Publication:
         published: Published,
         *,
         grace_seconds: float = GRACE_SECONDS,
+        hung_seconds: float = HUNG_SECONDS,
     ) -> None:
         self._publisher = publisher
         self._published = published
         self._grace = grace_seconds
+        self._hung = hung_seconds
         self._outlook = Outlook(publisher.interval_seconds, grace_seconds)
         self._pauses = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         self._informer = GpuInformer(
@@ -75,9 +77,9 @@ class Publication:
     def trouble(self) -> str:
         """Why a restart would help, if it would."""
         now, call = time.monotonic(), self._call
-        if call is not None and now - call.began > SLOW_SECONDS:
+        if call is not None and now - call.began > self._hung / 2:
             return f"the publisher has not returned for {now - call.began:.0f} s"
-        if now - self._turned > SLOW_SECONDS:
+        if now - self._turned > self._hung / 2:
             return f"nothing has happened for {now - self._turned:.0f} s"
         return ""
 
@@ -91,7 +93,7 @@ class Publication:
                     self._settle(self._call)
                 if self._call is None:
                     self._consider(now)
-                elif now - self._call.began > HUNG_SECONDS:
+                elif now - self._call.began > self._hung:
                     logger.error("publisher hangs", extra=self._facts)
                     return HUNG
                 self._news.wait(_LOOK_SECONDS)

@@ -100,7 +100,7 @@ class Allowance:
 def event_of(gpu: Gpu, node: str, uid: str, *, now: datetime, suppressed: int) -> dict[str, Any]:
     """The Event that tells how a GPU is. An attempt that is repeated has the same name.
 
-    ``suppressed`` is how many were left out before it.
+    ``uid`` is the Node's, ``suppressed`` how many were left out before it.
     """
     good = gpu.ready is ConditionStatus.TRUE
     facts = f"{uid}/{gpu.name}/{gpu.metadata.resource_version}/{gpu.ready}"
@@ -114,7 +114,9 @@ def event_of(gpu: Gpu, node: str, uid: str, *, now: datetime, suppressed: int) -
             "name": f"{node[: _NAME_CHARS - _DIGEST_CHARS - 1].rstrip('-.')}.{digest}",
             "namespace": NAMESPACE,
         },
-        "involvedObject": {"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid},
+        # Its name for its uid, as the kubelet has it: `kubectl describe node` looks for that, and
+        # older ones look for nothing else.
+        "involvedObject": {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node},
         "type": "Normal" if good else "Warning",
         "reason": "GPUHealthy" if good else "GPUUnhealthy",
         "message": plain(_sentence(gpu), room) + left_out,

@@ -168,7 +168,7 @@ def test_an_event_in_full():
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {"namespace": "default"},
-        "involvedObject": {"apiVersion": "v1", "kind": "Node", "name": "node-7", "uid": "uid-1"},
+        "involvedObject": {"apiVersion": "v1", "kind": "Node", "name": "node-7", "uid": "node-7"},
         "type": "Warning",
         "reason": "GPUUnhealthy",
         "message": "gpu-a (index 2): Xid79, RESTART_BM: the GPU fell off the bus"

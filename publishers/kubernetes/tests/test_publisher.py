@@ -60,7 +60,7 @@ def test_a_change_is_one_patch_and_one_event(api, publish):
     assert api.requests[2:] == [GET, SET, TELL]
     assert api.condition["status"] == "False"
     assert messages(api) == [("Warning", "gpu-a: Xid79, RESTART_BM")]
-    assert api.events.popitem()[1]["involvedObject"]["uid"] == "uid-7"
+    assert api.events.popitem()[1]["involvedObject"]["name"] == NODE
     # Everything else of the Node is as it was.
     assert api.node["status"]["conditions"][0] == {"type": "Ready", "status": "True"}
 
