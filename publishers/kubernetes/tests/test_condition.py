@@ -50,6 +50,7 @@ def test_every_gpu_that_is_not_healthy_is_listed_or_counted(number, length, stat
     more = re.search(r"and (\d+) more$", message)
     assert listed + (int(more[1]) if more else 0) == number
     assert listed >= 1
+    assert len(message) <= MESSAGE_BYTES
 
 
 def test_the_longest_texts_leave_room_for_one_gpu():
