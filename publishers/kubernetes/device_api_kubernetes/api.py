@@ -146,11 +146,13 @@ class Connection:
             ) as response:
                 answer = _object(_read(response, self._server.whole_seconds))
                 if response.status_code // 100 != 2:
-                    raise self._refusal(response, answer, rule, node)
-                return answer
+                    raise self._refusal(response, answer or {}, rule, node)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             why = explained(error, self._server.ca_file)
             raise PublishFailed(f"{self._where} {why}") from error
+        if answer is None:
+            raise PublishFailed(f"{self._where} answers with something else than an object")
+        return answer
 
     @property
     def _where(self) -> str:
@@ -209,10 +211,10 @@ def _read(response: requests.Response, seconds: float) -> bytes:
     return bytes(body)
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    """The answer, empty if it is none: only the fields of a good one matter."""
+def _object(body: bytes) -> dict[str, Any] | None:
+    """The object that was answered, ``None`` if it was something else."""
     try:
         answer = json.loads(body)
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None

@@ -190,11 +190,15 @@ def test_a_refusal_says_what_to_do_and_the_next_attempt_works(api, publish, faul
     assert len(api.events) == 1
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b"\xff"])
-def test_an_answer_that_is_no_node_is_no_reason_to_fall_over(api, publish, body):
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b"\xff", b"[" * 100_000])
+def test_an_answer_that_is_no_object_is_a_failure(api, publish, body):
     api.faults.append(says(body))
-    publish(BAD)
-    assert api.condition["status"] == "False"
+    with pytest.raises(PublishFailed, match="answers with something else than an object"):
+        publish(BAD)
+    api.faults.append(says(body, 502))
+    with pytest.raises(PublishFailed, match=r"answers 502 \(502: Bad Gateway\)"):
+        publish(BAD)
+    assert api.condition == {}
 
 
 def test_what_forbids_the_patch_and_the_event_names_their_rules(api, publish):

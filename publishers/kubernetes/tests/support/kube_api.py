@@ -195,11 +195,11 @@ def talks_without_end(handler: Handler, _: KubeApi) -> bool:
     return False
 
 
-def says(body: bytes) -> Fault:
+def says(body: bytes, code: int = 200) -> Fault:
     """Answers with something else than JSON of an object."""
 
     def fault(handler: Handler, _: KubeApi) -> bool:
-        handler.send_bytes(200, body)
+        handler.send_bytes(code, body)
         return False
 
     return fault
