@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 START = datetime(2026, 11, 24, 12, tzinfo=UTC)
 STALE = "device-api-server has not answered since 2026-11-24T11:58:00Z: no such file"
-bounded = settings(max_examples=60, deadline=None)
+bounded = settings(max_examples=40, deadline=None)
 
 
 @bounded
