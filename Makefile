@@ -18,7 +18,7 @@ ENVIRONMENT := .venv/ready
 HATCH := .hatch/venv/bin/hatch --no-color
 UV := .hatch/venv/bin/uv
 DISTRIBUTIONS := . $(patsubst %/pyproject.toml,%,$(wildcard $(patsubst %,%/pyproject.toml, \
-  providers/* tools/* transports/* examples/device_plugin)))
+  providers/* publishers/* tools/* transports/* examples/device_plugin)))
 NATIVE_SOURCES := $(foreach place,tools/fake_nvml transports/h2,$(wildcard $(place)/src/*.[ch] $(place)/hatch_build.py))
 
 # What uv installs, builds included, has the versions and the hashes of a lock.

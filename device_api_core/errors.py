@@ -11,7 +11,8 @@
     ├── WatchExpired         the watch cannot resume from that version: list again
     ├── Unavailable          not ready yet, or shutting down
     ├── SettingsError        the daemon's own configuration is wrong
-    ├── PluginError          a plugin cannot be loaded or breaks the provider contract
+    ├── PluginError          a plugin cannot be loaded or breaks its contract
+    ├── PublishFailed        a publisher could not tell what it had to
     └── SinkClosed           the provider's sink was closed: stop running
 
 Each class names the gRPC status it becomes on the wire (``code``), as the name of a member of
@@ -107,7 +108,16 @@ class SettingsError(DeviceApiError):
 
 
 class PluginError(DeviceApiError):
-    """A plugin cannot be loaded, or what it declares breaks the provider contract."""
+    """A plugin cannot be loaded, or what it declares breaks its contract."""
+
+
+class PublishFailed(DeviceApiError):
+    """A publisher could not tell what it had to; the message says why and what to do. It is not to
+    be tried again before ``retry_after_seconds`` have passed."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class SinkClosed(DeviceApiError):

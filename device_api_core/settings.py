@@ -1,28 +1,20 @@
 """The daemon's settings: one documented field each. Flag over environment over file.
 
-The file is TOML: the fields by name, and one table ``[providers.NAME]`` for each provider's
-options. Strings in these tables may name environment variables as ``${NAME}``, so that one file
-serves all nodes; the fields have variables of their own for that. An unknown key is an error. The
-order differs from the reference implementation, where a non-empty environment variable beats the
-flag, on purpose: what is typed should win.
+The order differs from the reference implementation, where a non-empty environment variable beats
+the flag, on purpose: what is typed should win. The file is read by ``configuration``.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from device_api_core.errors import SettingsError
 
 LOG_FORMATS = ("text", "json")
-
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 _ISOLATE = "isolate"
 """The key of a provider's table that is the server's."""
@@ -215,65 +207,3 @@ class Settings:
     def node(self) -> str:
         """The node's name."""
         return self.node_name or socket.gethostname()
-
-
-def read_file(path: str) -> dict[str, Any]:
-    """The values of a configuration file, by field name.
-
-    Raises:
-        SettingsError: the file cannot be read, is not TOML, or has an unknown key or a value of
-            the wrong type.
-    """
-    import tomllib  # only who has a file pays for it
-
-    try:
-        with Path(path).open("rb") as file:
-            values = tomllib.load(file)
-    except OSError as error:
-        raise SettingsError(f"--config: cannot read {path}: {error.strerror}") from error
-    # What is no TOML is a ValueError, thousands of digits are too.
-    except (ValueError, RecursionError) as error:
-        raise SettingsError(f"--config: {path} is not valid TOML: {error}") from error
-    known = {f.name: f for f in fields(Settings)}
-    for key, value in values.items():
-        if key not in known:
-            raise SettingsError(
-                f"--config: {path}: unknown key {key!r}; known are {', '.join(sorted(known))}"
-            )
-        values[key] = _checked(path, key, value, known[key].default)
-    return values
-
-
-def _checked(path: str, key: str, value: Any, default: Any) -> Any:
-    if key == "providers":
-        if not isinstance(value, dict) or not all(isinstance(v, dict) for v in value.values()):
-            raise SettingsError(f"--config: {path}: providers must be tables [providers.NAME]")
-        try:
-            return {name: _filled_in(f"{path}: [providers.{name}]", v) for name, v in value.items()}
-        except RecursionError as error:
-            raise SettingsError(f"--config: {path}: providers are nested too deeply") from error
-    if isinstance(default, tuple):
-        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            raise SettingsError(f"--config: {path}: {key} must be a list of strings")
-        return tuple(value)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not type(default):
-        raise SettingsError(
-            f"--config: {path}: {key} must be of type {type(default).__name__}, not {value!r}"
-        )
-    return value
-
-
-def _filled_in(where: str, value: Any) -> Any:
-    """``value`` with the environment's variables in place of their names."""
-    if isinstance(value, dict):
-        return {key: _filled_in(f"{where}: {key}", each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_filled_in(where, each) for each in value]
-    if not isinstance(value, str):
-        return value
-    for name in _VARIABLE.findall(value):
-        if name not in os.environ:
-            raise SettingsError(f"--config: {where}: environment variable {name} is not set")
-    return _VARIABLE.sub(lambda match: os.environ[match[1]], value)

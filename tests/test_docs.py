@@ -6,8 +6,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from device_api_kubernetes.options import KubernetesOptions
 
-from device_api_core.plugins import spec
+from device_api_core.cli.publish import publish
+from device_api_core.plugins import publishing, spec
 from device_api_core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +40,16 @@ def test_every_hook_is_documented_where_providers_are_explained():
     hooks = {n for n in vars(spec) if n.startswith("device_api_")}
     assert hooks == {"device_api_provider", "device_api_commands"}
     assert all(spec.__dict__[hook].__doc__ for hook in hooks)
+
+
+def test_the_hook_the_options_and_the_metrics_of_publishers_are_documented():
+    text = (ROOT / "docs" / "publishers.md").read_text(encoding="utf-8")
+    hooks = {n for n in vars(publishing) if n.startswith("device_api_")}
+    assert hooks == {"device_api_publisher"}
+    options = {f.name for f in fields(KubernetesOptions)}
+    flags = {option for p in publish.params for option in p.opts if option.startswith("--")}
+    for name in (*hooks, *options, *flags - {"--verbosity"}):
+        assert f"`{name}`" in text, name
 
 
 @pytest.mark.parametrize("page", PAGES + EXAMPLES, ids=lambda page: page.name)

@@ -31,6 +31,7 @@ PAGES = [
     ROOT / "charts/device-api-server/README.md",
     ROOT / "tools/fake_nvml/README.md",
     *sorted(ROOT.glob("providers/*/README.md")),
+    ROOT / "publishers/kubernetes/README.md",
     ROOT / "transports/h2/README.md",
 ]
 RUN = [page for page in PAGES if any(block.verdict == "run" for block in blocks(page))]

@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 from device_api_core.cli import server, serving
 from device_api_core.cli.arguments import plain_settings
+from device_api_core.configuration import read_file, read_publisher
 from device_api_core.errors import SettingsError
-from device_api_core.settings import Settings, read_file
+from device_api_core.settings import Settings
 
 FIELDS = [f for f in fields(Settings) if f.name != "providers"]
 
@@ -270,3 +271,35 @@ def test_a_variable_that_is_not_set_stops_the_start_and_says_where(tmp_path):
     path.write_text('[providers.dcgm]\nurl = "http://${NO_SUCH_VARIABLE}:9400"\n')
     with pytest.raises(SettingsError, match=r"\[providers.dcgm\]: url: .* NO_SUCH_VARIABLE is not"):
         read_file(str(path))
+
+
+def test_tables_of_publishers_are_for_their_own_process(parse, tmp_path, monkeypatch):
+    path = tmp_path / "server.toml"
+    text = (
+        'node_name = "n"\n'
+        '[providers.dcgm]\nurl = "http://${HOST_IP}:9400"\n'
+        '[publishers.kubernetes]\nnode_name = "${NODE}"\nevents = false\n'
+        '[publishers.other]\nx = "${NO_SUCH_VARIABLE}"\n'
+    )
+    path.write_text(text)
+    monkeypatch.setenv("NODE", "node-7")
+    # Each reads what is its own, and needs no variable of another's.
+    own = {"node_name": "node-7", "events": False}
+    assert read_publisher(str(path), "kubernetes") == own
+    assert read_publisher(str(path), "absent") == {}
+    with pytest.raises(SettingsError, match=r"\[publishers.other\]: x: .* NO_SUCH_VARIABLE is not"):
+        read_publisher(str(path), "other")
+    monkeypatch.setenv("HOST_IP", "192.0.2.7")
+    monkeypatch.delenv("NODE")
+    providers = {"dcgm": {"url": "http://192.0.2.7:9400"}}
+    assert read_file(str(path)) == {"node_name": "n", "providers": providers}
+    assert parse(file=text) == Settings(node_name="n", providers=providers)
+
+
+@pytest.mark.parametrize("text", ["publishers = 1", "[publishers]\nkubernetes = 1"])
+@pytest.mark.parametrize("read", [read_file, lambda path: read_publisher(path, "kubernetes")])
+def test_publishers_must_be_tables(tmp_path, text, read):
+    path = tmp_path / "server.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=r"publishers must be tables \[publishers.NAME\]"):
+        read(str(path))

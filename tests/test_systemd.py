@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from device_api_core.configuration import read_file
 from device_api_core.plugins.discovery import load
-from device_api_core.settings import Settings, read_file
+from device_api_core.settings import Settings
 
 UNITS = Path(__file__).resolve().parents[1] / "contrib" / "systemd"
 SERVER = "device-api-server.service"

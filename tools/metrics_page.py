@@ -13,6 +13,8 @@ from device_api_core.durations import DELIVERY_SECONDS, Durations
 from device_api_core.entries import Entry
 from device_api_core.exposition import registry_of
 from device_api_core.exposition.gauges import MAX_CONDITION_KINDS, MAX_LABEL_BYTES, OTHER
+from device_api_core.exposition.publishing import PREFIX as PUBLISHER
+from device_api_core.exposition.publishing import registry_of_publisher
 from device_api_core.leases import MAX_PROVIDERS
 from device_api_core.metrics import PREFIX, Metrics
 from device_api_core.observation import (
@@ -21,6 +23,7 @@ from device_api_core.observation import (
     ProviderObservation,
     StateObservation,
 )
+from device_api_core.published import Published
 from device_api_core.resources import Condition, ConditionStatus, GpuSpec
 from device_api_core.tallies import Tallies
 from device_api_core.validation import MAX_GPUS
@@ -40,6 +43,7 @@ _LABELS = {
     "operation": "the four kinds of writes; the reference's fifth, `set`, is no call of this API",
     "pci_bus_id": "goes with `gpu`",
     "provider_id": f"at most {MAX_PROVIDERS}, and the plugins that run",
+    "publisher": "the name of the publisher: one",
     "python_version": "one",
     "reason": f"of `conditions_stale`: {', '.join(f'`{r}`' for r in sorted(LAPSED_REASONS))}. Of "
     f"`gpu_unhealthy`: the provider's, cut after {MAX_LABEL_BYTES} bytes; goes with `gpu`",
@@ -72,6 +76,15 @@ What providers count themselves, XIDs by code for one, begins with `device_api_p
 `cache_gpus_total` and `nvml_gpu_count` are gauges in spite of their names, which are the
 reference's.
 
+## Publishers
+
+Served by `device-api publish NAME` on its `--metrics-address`, with `process_*`, `python_info` and
+`python_gc_*`. [What publishers count themselves](publishers.md#metrics) begins with
+`{PUBLISHER}` too.
+
+| Metric | Type | Labels | Meaning |
+| --- | --- | --- | --- |
+{PUBLISHED}
 ## Cost
 
 What has to look at every condition is read once per change of the cache, when somebody scrapes. On
@@ -122,9 +135,11 @@ def registry() -> CollectorRegistry:
 def page() -> str:
     """The page's text."""
     families = sorted(registry().collect(), key=lambda f: (not f.name.startswith(PREFIX), f.name))
-    labels = sorted({label for family in families for label in labels_of(family)})
+    published = list(registry_of_publisher(Published("p")).collect())
+    labels = sorted({label for family in (*families, *published) for label in labels_of(family)})
     rows = (f"| `{label}` | {_LABELS[label]} |\n" for label in labels)
-    return "".join([_HEAD, *map(_row, families), _MIDDLE, *rows])
+    middle = _MIDDLE.format(PUBLISHER=PUBLISHER, PUBLISHED="".join(map(_row, published)))
+    return "".join([_HEAD, *map(_row, families), middle, *rows])
 
 
 def labels_of(family: Metric) -> Iterable[str]:

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
+from device_api_core.configuration import read_file
 from device_api_core.errors import SettingsError
-from device_api_core.settings import Settings, read_file
+from device_api_core.settings import Settings
 
 _CONFIG = "config"
 _NUMBERS = {int: re.compile(r"[0-9]{1,9}"), float: re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")}

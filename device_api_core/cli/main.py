@@ -15,6 +15,7 @@ from device_api_core.cli.events import events
 from device_api_core.cli.gpus import get
 from device_api_core.cli.groups import RootGroup
 from device_api_core.cli.providers import providers
+from device_api_core.cli.publish import publish, publishers
 from device_api_core.cli.session import Session
 from device_api_core.cli.top import top
 from device_api_core.cli.version import version
@@ -141,6 +142,6 @@ def _tls(
 
 for _command in (
     *(get, describe, top, watch, wait),
-    *(providers, events, clear, forget, completion, version),
+    *(providers, events, clear, forget, publish, publishers, completion, version),
 ):
     main.add_command(_command)

@@ -10,9 +10,10 @@ import click
 from device_api_core.cli.failures import Failure
 from device_api_core.cli.session import Session, pass_session
 from device_api_core.client.targets import parse_target
+from device_api_core.configuration import read_file
 from device_api_core.errors import DeviceApiError
 from device_api_core.logs import set_up
-from device_api_core.settings import LOG_FORMATS, Settings, read_file
+from device_api_core.settings import LOG_FORMATS, Settings
 
 
 @click.command("run")
@@ -68,7 +69,8 @@ def run(session: Session, /, name: str, server: str | None, config: str | None, 
     """
     # Neither gRPC nor the plugins are needed to show the help.
     from device_api_core.plugins.discovery import load
-    from device_api_core.plugins.runner import Runner, leave
+    from device_api_core.plugins.homes import leave
+    from device_api_core.plugins.runner import Runner
 
     try:
         settings = Settings(providers=read_file(config).get("providers", {}) if config else {})

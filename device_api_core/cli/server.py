@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from device_api_core import __version__
+from device_api_core.configuration import read_file
 from device_api_core.errors import DeviceApiError, SettingsError
-from device_api_core.settings import LOG_FORMATS, Settings, read_file
+from device_api_core.settings import LOG_FORMATS, Settings
 
 _DIGITS = re.compile(r"[0-9]+")
 _SEPARATORS = re.compile(r"[,\s]+")

@@ -27,12 +27,12 @@ def registry_of(metrics: Metrics, tallies: Tallies) -> CollectorRegistry:
 
 
 class Exposition:
-    """The page of one daemon, with what its process says of itself."""
+    """The page of one process, with what that says of itself."""
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, metrics: Metrics, tallies: Tallies) -> None:
-        self._registry = registry_of(metrics, tallies)
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
 

@@ -37,6 +37,12 @@ A provider is a Python package with one entry point and one class::
 """
 
 from device_api_core.plugins.options import InvalidOption, read_options
+from device_api_core.plugins.publishing import (
+    PUBLISHER_CONTRACT_VERSION,
+    PUBLISHER_GROUP,
+    Count,
+    Publisher,
+)
 from device_api_core.plugins.spec import (
     CONTRACT_VERSION,
     ENTRY_POINT_GROUP,
@@ -51,8 +57,12 @@ __all__ = [
     "CONTRACT_VERSION",
     "ENTRY_POINT_GROUP",
     "PROJECT",
+    "PUBLISHER_CONTRACT_VERSION",
+    "PUBLISHER_GROUP",
+    "Count",
     "InvalidOption",
     "Provider",
+    "Publisher",
     "Sink",
     "Update",
     "hookimpl",

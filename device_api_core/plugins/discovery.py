@@ -1,25 +1,18 @@
-"""Finding provider plugins: entry points in, validated providers or their errors out.
-
-Each entry point has a plugin host of its own, so one that raises, lies or misspells a hook is
-listed with its error and hurts nobody else.
-"""
+"""Finding provider plugins: entry points in, validated providers or their errors out."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from device_api_core.entry_points import EntryPoint
 from device_api_core.errors import InvalidArgument, PluginError
-from device_api_core.installed import EntryPoint, entry_points
-from device_api_core.plugins import spec
-from device_api_core.plugins.options import InvalidOption
-from device_api_core.plugins.spec import CONTRACT_VERSION, ENTRY_POINT_GROUP, PROJECT, Provider
+from device_api_core.plugins.installed import Installed, Kind, check_methods
+from device_api_core.plugins.spec import CONTRACT_VERSION, ENTRY_POINT_GROUP, Provider
 from device_api_core.reservations import ANY
 from device_api_core.resources import READY
 from device_api_core.validation import check_type
@@ -27,48 +20,19 @@ from device_api_core.validation import check_type
 if TYPE_CHECKING:
     import click
 
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
-
-
-class Opened(NamedTuple):
-    """What an entry point leads to. ``provider`` is ``None`` exactly when ``error`` says why."""
-
-    provider: Provider | None = None
-    error: str = ""
-    host: pluggy.PluginManager | None = None
-
 
 @dataclass(frozen=True, slots=True)
-class Plugin:
-    """One installed entry point: its provider, or why there is none.
+class Plugin(Installed[Provider]):
+    """One installed provider, or why it cannot be loaded. It may keep files in a folder of its own
+    below ``server_state_dir``."""
 
-    ``entry_point`` is what it loads (``package.module``). That is imported when somebody first asks
-    what is in it: a server pays nothing for plugins that are installed and not named. Each provider
-    may keep files in a folder of its own below ``server_state_dir``.
-    """
-
-    name: str
-    distribution: str
-    version: str
-    entry_point: str
-    opened: Callable[[], Opened] = field(repr=False, compare=False)
     options: Mapping[str, object] = field(default_factory=dict)
     server_state_dir: str = ""
 
     @property
     def provider(self) -> Provider | None:
         """Its provider, if it has one that can be loaded."""
-        return self.opened().provider
-
-    @property
-    def error(self) -> str:
-        """Why it has no provider."""
-        return self.opened().error
-
-    @property
-    def contract_version(self) -> int:
-        """The contract it was written for; 0 if that is unknown."""
-        return self.provider.contract_version if self.provider is not None else 0
+        return self.opened().part
 
     @property
     def reboot_proof_types(self) -> tuple[str, ...]:
@@ -106,23 +70,13 @@ def discover(
     name below ``state_dir``; ``found`` replaces the installed entry points.
     """
     configured = options or {}
-    points = sorted(
-        entry_points(ENTRY_POINT_GROUP) if found is None else found,
-        key=lambda point: (point.name, point.value),
-    )
-    names = [point.name for point in points]
+
+    def create(host: pluggy.PluginManager, name: str) -> Provider:
+        return _provider_of(host, name, configured.get(name, {}), state_dir)
+
     return [
-        Plugin(
-            point.name,
-            point.distribution,
-            point.version,
-            point.value,
-            _opener(point, own, state_dir, names.count(point.name) - 1),
-            own,
-            state_dir,
-        )
-        for point in points
-        for own in (configured.get(point.name, {}),)
+        Plugin(*facts, configured.get(facts[0], {}), state_dir)
+        for facts in _PROVIDERS.each(create, found)
     ]
 
 
@@ -133,12 +87,9 @@ def load(name: str, options: Mapping[str, object], *, state_dir: str = "") -> Pl
     Raises:
         PluginError: it is not installed or cannot be loaded.
     """
-    found = entry_points(ENTRY_POINT_GROUP)
-    own = (point for point in found if point.name == name)
-    plugins = discover({name: options}, state_dir=state_dir, found=own)
-    if not plugins:
-        raise _not_installed(name, {point.name for point in found})
-    return named(plugins, [name])[0]
+    return _PROVIDERS.only(
+        name, lambda found: discover({name: options}, state_dir=state_dir, found=found)
+    )
 
 
 def named(plugins: Iterable[Plugin], names: Iterable[str]) -> list[Plugin]:
@@ -147,49 +98,7 @@ def named(plugins: Iterable[Plugin], names: Iterable[str]) -> list[Plugin]:
     Raises:
         PluginError: one is not installed or cannot be loaded.
     """
-    by_name = {plugin.name: plugin for plugin in plugins}
-    chosen: list[Plugin] = []
-    for name in dict.fromkeys(names):
-        plugin = by_name.get(name)
-        if plugin is None:
-            raise _not_installed(name, by_name)
-        if plugin.provider is None:
-            raise PluginError(f"provider {name} ({plugin.entry_point}): {plugin.error}")
-        chosen.append(plugin)
-    return chosen
-
-
-def _not_installed(name: str, installed: Iterable[str]) -> PluginError:
-    names = ", ".join(sorted(installed)) or "none"
-    return PluginError(
-        f"no provider {name!r} is installed (installed: {names}); try "
-        f"`pip install device-api-{name}`, and `device-api providers` to see them"
-    )
-
-
-def _opener(
-    point: EntryPoint, options: Mapping[str, object], state_dir: str, others: int
-) -> Callable[[], Opened]:
-    return cache(partial(_open, point, options, state_dir, others))
-
-
-def _open(point: EntryPoint, options: Mapping[str, object], state_dir: str, others: int) -> Opened:
-    if others:
-        return Opened(error=f"{others + 1} installed plugins are called {point.name}")
-    try:
-        host = pluggy.PluginManager(PROJECT)
-        host.add_hookspecs(spec)
-        host.register(point.load(), name=point.name)
-        host.check_pending()
-        provider = _provider_of(host, point.name, options, state_dir)
-    except (PluginError, InvalidOption) as error:
-        return Opened(error=error.message)
-    except (Exception, SystemExit) as error:  # noqa: BLE001
-        # Anything can happen while somebody else's module is imported, sys.exit() included; it is
-        # listed, not raised. Some of these texts have several lines.
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        return Opened(error=text)
-    return Opened(provider, "", host)
+    return _PROVIDERS.named(plugins, names)
 
 
 def _provider_of(
@@ -197,47 +106,16 @@ def _provider_of(
 ) -> Provider:
     own = str(Path(state_dir) / "providers" / name) if state_dir else ""
     provider = host.hook.device_api_provider(options=options, state_dir=own)
-    if provider is None:
-        raise PluginError(
-            "no hook device_api_provider returned a provider: decorate it with "
-            "device_api_core.plugins.hookimpl"
-        )
-    _check_contract(provider)
-    _check_shape(provider, name)
-    return provider  # type: ignore[no-any-return]
+    return _PROVIDERS.checked(provider, name)
 
 
-def _check_contract(provider: Any) -> None:
-    version = getattr(provider, "contract_version", None)
-    if not isinstance(version, int):
-        raise PluginError(
-            f"{type(provider).__name__} has no contract_version: it is not a Provider"
-        )
-    if version != CONTRACT_VERSION:
-        raise PluginError(
-            f"written for provider contract {version}, this server speaks {CONTRACT_VERSION}: "
-            f"install a matching version of {'the core' if version > CONTRACT_VERSION else 'it'}"
-        )
-
-
-def _check_shape(provider: Any, name: str) -> None:
-    if getattr(provider, "name", None) != name:
-        raise PluginError(
-            f"the provider calls itself {getattr(provider, 'name', None)!r} and its entry point "
-            f"{name!r}: they must be equal"
-        )
-    if not _NAME.fullmatch(name):
-        raise PluginError(
-            f"{name!r} is not a provider name: use lower-case letters, digits and '-'"
-        )
-    interval = getattr(provider, "interval_seconds", None)
-    if isinstance(interval, bool) or not isinstance(interval, int | float) or interval <= 0:
-        raise PluginError(f"interval_seconds must be a positive number, not {interval!r}")
-    for method in ("run", "clear"):
-        if not callable(getattr(provider, method, None)):
-            raise PluginError(f"it has no method {method}")
+def _check_shape(provider: Any) -> None:
+    check_methods(provider, "run", "clear")
     _check_types(getattr(provider, "types", None), "types")
     _check_types(getattr(provider, "reboot_proof_types", ()), "reboot_proof_types")
+
+
+_PROVIDERS: Kind[Provider] = Kind("provider", ENTRY_POINT_GROUP, CONTRACT_VERSION, _check_shape)
 
 
 def _check_types(types: Any, attribute: str) -> None:

@@ -27,7 +27,7 @@ from device_api_core.client.retry import NO_RETRY, Backoff
 from device_api_core.errors import DeviceApiError
 from device_api_core.logs import set_up
 from device_api_core.plugins.discovery import Plugin, load
-from device_api_core.plugins.homes import run_to_end, tell_cleared
+from device_api_core.plugins.homes import leave, run_to_end, tell_cleared
 from device_api_core.plugins.mirror import Mirror
 from device_api_core.plugins.remote import RemoteSink
 from device_api_core.plugins.spec import Provider
@@ -165,13 +165,6 @@ class Runner:
             return DONE
         logger.error("provider did not stop in time", extra=facts)
         return STUCK
-
-
-def leave(code: int) -> None:
-    """End this process although threads may hang in vendor calls."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def main(arguments: list[str], orders: IO[bytes]) -> int:

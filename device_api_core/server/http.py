@@ -38,10 +38,15 @@ class Page(NamedTuple):
 
 
 class HttpEndpoint:
-    """Serves ``GET`` and ``HEAD`` of fixed pages at one address."""
+    """Serves ``GET`` and ``HEAD`` of fixed pages at one address. ``flags`` are what chooses it."""
 
-    def __init__(self, pages: Mapping[str, Callable[[], Page]]) -> None:
+    def __init__(
+        self,
+        pages: Mapping[str, Callable[[], Page]],
+        flags: str = "--http-address, --health-port or --metrics-port",
+    ) -> None:
         self._pages = pages
+        self._flags = flags
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], None] = {}
         self._stopping = False
@@ -54,7 +59,7 @@ class HttpEndpoint:
         except OSError as error:
             raise SettingsError(
                 f"cannot listen on {host}:{port} for HTTP: {error.strerror}; choose another "
-                "--http-address, --health-port or --metrics-port"
+                f"{self._flags}"
             ) from error
         for each in self._server.sockets:
             with socket.socket(fileno=os.dup(each.fileno())) as listener:

@@ -53,9 +53,9 @@ def metrics_pages(metrics: Metrics, tallies: Tallies) -> Pages:
     @cache
     def exposition() -> Exposition:
         # Who is never scraped does not carry it.
-        from device_api_core.exposition import Exposition
+        from device_api_core.exposition import Exposition, registry_of
 
-        return Exposition(metrics, tallies)
+        return Exposition(registry_of(metrics, tallies))
 
     def page() -> Page:
         return Page(HTTPStatus.OK, exposition().text(), exposition().content_type)

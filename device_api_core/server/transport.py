@@ -14,8 +14,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
+from device_api_core.entry_points import entry_points
 from device_api_core.errors import DeviceApiError, SettingsError
-from device_api_core.installed import entry_points
 from device_api_core.intake import Saving
 from device_api_core.metrics import Calls, Metrics
 from device_api_core.server.limits import Limiter

@@ -10,7 +10,8 @@ import yaml
 from kubernetes_validate import validate
 from rendering import CHART, render
 
-from device_api_core.settings import Settings, read_file
+from device_api_core.configuration import read_file
+from device_api_core.settings import Settings
 
 MUTUAL = {
     "tls": {

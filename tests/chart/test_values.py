@@ -10,8 +10,9 @@ from rendering import CHART, render
 
 from device_api_core.cli.main import main
 from device_api_core.cli.provider import run
+from device_api_core.configuration import read_file
 from device_api_core.plugins.discovery import load
-from device_api_core.settings import Settings, read_file
+from device_api_core.settings import Settings
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))

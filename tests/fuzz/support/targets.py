@@ -20,12 +20,13 @@ from protocols import h2_words, rpc, says_why
 from device_api_core import codec, rows
 from device_api_core._proto import gpu_pb2, provider_pb2
 from device_api_core.cli.jsonpath import BadTemplate, JsonPathError, parse_path, parse_template
+from device_api_core.configuration import read_file
 from device_api_core.conversion import condition_to_proto, gpu_spec_to_proto
 from device_api_core.database import FILE, Database
 from device_api_core.entries import Entry, encoded
 from device_api_core.errors import InvalidArgument, SettingsError
 from device_api_core.resources import Condition, ConditionStatus
-from device_api_core.settings import Settings, read_file
+from device_api_core.settings import Settings
 from device_api_core.validation import check_condition, check_spec
 
 Target = Callable[[bytes], None]

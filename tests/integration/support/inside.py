@@ -20,7 +20,8 @@ from device_api_core._proto import (
     provider_pb2_grpc,
 )
 from device_api_core.plugins import PROJECT, Provider, Sink, hookimpl, spec
-from device_api_core.plugins.discovery import Opened, Plugin
+from device_api_core.plugins.discovery import Plugin
+from device_api_core.plugins.installed import Opened
 
 DEADLINE = 10.0
 

@@ -52,7 +52,14 @@ class Installed:
         self.directory = directory
         directory.mkdir()
 
-    def add(self, name: str, source: str, *, distribution: str = "") -> Installed:
+    def add(
+        self,
+        name: str,
+        source: str,
+        *,
+        distribution: str = "",
+        group: str = "device_api.providers",
+    ) -> Installed:
         """Install a plugin of that name; ``source`` follows a common head."""
         distribution = distribution or f"demo_{name.replace('-', '_')}"
         (self.directory / f"{distribution}.py").write_text(HEAD + dedent(source))
@@ -61,7 +68,5 @@ class Installed:
         (metadata / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n"
         )
-        (metadata / "entry_points.txt").write_text(
-            f"[device_api.providers]\n{name} = {distribution}\n"
-        )
+        (metadata / "entry_points.txt").write_text(f"[{group}]\n{name} = {distribution}\n")
         return self

@@ -26,6 +26,7 @@ COPIED = (
     "charts",
     "examples/device_plugin",
     "providers",
+    "publishers",
     "tools/api_reference.py",
     "tools/chart_readme.py",
 )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_api_core.installed import EntryPoint, entry_points, parse
+from device_api_core.entry_points import EntryPoint, entry_points, parse
 
 GROUP = "t.things"
 
