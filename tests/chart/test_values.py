@@ -77,6 +77,10 @@ WRONG = [
     ({"image": {"digest": "sha256:1"}}, "/image/digest"),
     ({"providers": {"nvml": {}}}, "nvml"),
     ({"providers": {"fan": {"hom": "thread"}}}, "hom"),
+    ({"kubernetesPublisher": {"enable": True}}, "enable"),
+    ({"kubernetesPublisher": {"metricsPort": 0}}, "/kubernetesPublisher/metricsPort"),
+    ({"kubernetesPublisher": {"options": {"a": {"b": 1}}}}, "/kubernetesPublisher/options/a"),
+    ({"networkPolicy": {"apiServerPorts": []}}, "/networkPolicy/apiServerPorts"),
     ({"updateStrategy": {"rollingUpdate": {"maxSurge": 1}}}, "maxSurge"),
     ({"resources": {"limits": {"memory": "lots"}}}, "/resources/limits/memory"),
     ({"securityContext": {"runAsUser": None}}, "runAsUser"),
@@ -113,6 +117,14 @@ CONTRADICTIONS = [
     (
         {"metrics": {"enabled": False, "serviceMonitor": {"enabled": True}}},
         "needs the Service of metrics.enabled",
+    ),
+    (
+        {"kubernetesPublisher": {"enabled": True}, "server": {"unixSocket": ""}},
+        "kubernetesPublisher.enabled needs server.unixSocket",
+    ),
+    (
+        {"kubernetesPublisher": {"enabled": True, "metricsPort": 8081}},
+        "kubernetesPublisher.metricsPort 8081 is a port of the server",
     ),
 ]
 
