@@ -147,12 +147,13 @@ class Cluster:
 
         eventually(ready, 60, "the node")
 
-    def kill_containers(self) -> None:
-        """End every container of every pod, as a loss of power does."""
-        for task in self.ctr("tasks", "list", "--quiet").split():
+    def kill_containers(self, name: str = "") -> None:
+        """End every container of every pod, as a loss of power does, or those of that name only."""
+        those = (f'labels."io.kubernetes.container.name"=={name}',) if name else ()
+        for container in self.ctr("containers", "list", "--quiet", *those).split():
             subprocess.run(
                 [self.bin / "ctr", f"--address={CONTAINERD}", "--namespace=k8s.io"]
-                + ["tasks", "kill", "--signal=SIGKILL", task],
+                + ["tasks", "kill", "--signal=SIGKILL", container],
                 capture_output=True,
                 check=False,
             )
@@ -181,7 +182,7 @@ class Cluster:
             "kube-apiserver",
             "--etcd-servers=http://127.0.0.1:2379",
             f"--advertise-address={ADDRESS}",
-            # That of the Service, so that pods find it there without a kube-proxy.
+            # The Service's, so that pods find it without a kube-proxy.
             "--secure-port=443",
             f"--tls-cert-file={self.scratch / 'server.crt'}",
             f"--tls-private-key-file={key}",
