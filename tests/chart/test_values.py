@@ -80,6 +80,7 @@ WRONG = [
     ({"providers": {"nvml": {}}}, "nvml"),
     ({"providers": {"fan": {"hom": "thread"}}}, "hom"),
     ({"kubernetesPublisher": {"enable": True}}, "enable"),
+    ({"kubernetesPublisher": {"graceSeconds": 0}}, "/kubernetesPublisher/graceSeconds"),
     ({"kubernetesPublisher": {"metricsPort": 0}}, "/kubernetesPublisher/metricsPort"),
     ({"kubernetesPublisher": {"options": {"a": {"b": 1}}}}, "/kubernetesPublisher/options/a"),
     ({"networkPolicy": {"apiServerPorts": []}}, "/networkPolicy/apiServerPorts"),
@@ -234,7 +235,8 @@ def test_a_sidecars_command_is_one_that_exists():
 
 def test_the_publishers_command_is_one_that_exists_and_takes_its_options(tmp_path, monkeypatch):
     options = {"interval_seconds": 2.5, "node_name": "${NODE_NAME}", "events": False}
-    rendered = render({"kubernetesPublisher": {"enabled": True, "options": options}})
+    publisher = {"enabled": True, "graceSeconds": 7.5, "options": options}
+    rendered = render({"kubernetesPublisher": publisher})
     sidecar = rendered.container("kubernetes-publisher")
     assert sidecar["command"] == ["device-api", "publish", "kubernetes"]
     environment = {each["name"]: each.get("value") for each in sidecar["env"]}
@@ -244,6 +246,7 @@ def test_the_publishers_command_is_one_that_exists_and_takes_its_options(tmp_pat
     ):
         assert context.params["config"] == "/etc/device-api/server.toml"
         assert context.params["metrics_address"] == ":9091"
+        assert context.params["grace_seconds"] == 7.5
     assert environment["NVIDIA_DEVICE_API"] == f"unix://{rendered.config['unix_socket']}"
     # The server reads the same file, and is not concerned.
     found = settings(rendered, tmp_path, monkeypatch)

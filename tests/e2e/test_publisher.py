@@ -30,22 +30,19 @@ SIDECAR = "kubernetes-publisher"
 
 
 @pytest.fixture(scope="module")
-def published(node, kubectl, values, stopwatch):
-    """A release with the publisher, installed, and every pod of it ready."""
+def release(node, kubectl, values, stopwatch):
+    """In place of that of other tests: one with the publisher, installed, every pod of it ready."""
     if node is None:
         pytest.skip("not on another cluster: it needs the node itself")
-    publisher = {"enabled": True, "options": {"interval_seconds": 1}}
+    publisher = {"enabled": True, "graceSeconds": 30, "options": {"interval_seconds": 1}}
     with helm.Config(kubeconfig_path=kubectl.kubeconfig, namespace=NAMESPACE) as config:
         release = Release(config, {**values, "kubernetesPublisher": publisher})
+        # That of other tests, if they left it.
+        release.uninstall()
         release.install()
         stopwatch("helm install with the publisher, every pod ready")
         yield release
         release.uninstall()
-
-
-@pytest.fixture
-def gpu_node(published, node):
-    return node
 
 
 def conditions(kubectl):
@@ -80,11 +77,11 @@ def without_the_kubelet(cluster):
         cluster.wait_until_node_is_ready()
 
 
-def test_a_fault_is_said_of_the_node_and_so_is_its_end(gpu_node, kubectl, informer, stopwatch):
+def test_a_fault_is_said_of_the_node_and_so_is_its_end(own_node, kubectl, informer, stopwatch):
     wait_until_all_ready(informer)
     before = wait_for_condition(kubectl, "True")
     stopwatch("(all GPUs are healthy)")
-    gpu_node.breaks(2)
+    own_node.breaks(2)
     after = wait_for_condition(kubectl, "False")
     stopwatch("XID 79: the Node's condition is False")
     sick = gpu_of(informer, 2)
@@ -94,7 +91,7 @@ def test_a_fault_is_said_of_the_node_and_so_is_its_end(gpu_node, kubectl, inform
     (warning,) = eventually(lambda: events(kubectl, "Warning"), SECONDS, "an Event")
     assert sick.name in warning["message"]
     assert warning["involvedObject"]["uid"]
-    gpu_node.is_repaired(2)
+    own_node.is_repaired(2)
     wait_for_condition(kubectl, "True")
     stopwatch("reset: the Node's condition is True")
     said = eventually(lambda: events(kubectl, "Normal"), SECONDS, "an Event")
@@ -104,23 +101,23 @@ def test_a_fault_is_said_of_the_node_and_so_is_its_end(gpu_node, kubectl, inform
     kubectl("wait", f"node/{NODE}", f"--for=condition={TYPE}", "--timeout=10s")
 
 
-def test_without_the_server_the_node_is_in_doubt_until_it_is_back(gpu_node, kubectl, stopwatch):
+def test_without_the_server_the_node_is_in_doubt_until_it_is_back(own_node, kubectl, stopwatch):
     wait_for_condition(kubectl, "True")
     stopwatch("(all GPUs are healthy)")
-    with without_the_kubelet(gpu_node.cluster):
-        gpu_node.cluster.kill_containers("server")
+    with without_the_kubelet(own_node.cluster):
+        own_node.cluster.kill_containers("server")
         wait_for_condition(kubectl, "Unknown")
         stopwatch("server killed: the Node's condition is Unknown")
     wait_for_condition(kubectl, "True")
     stopwatch("kubelet and server started: it is True")
 
 
-def test_an_upgrade_is_no_transition(published, informer, kubectl, stopwatch):
+def test_an_upgrade_is_no_transition(own_node, release, informer, kubectl, stopwatch):
     wait_until_all_ready(informer)
     before = wait_for_condition(kubectl, "True")
     stopwatch("(all GPUs are healthy)")
     listed = informer.progress.lists
-    published.upgrade(logging={"verbosity": 1})
+    release.upgrade(logging={"verbosity": 1})
     wait_until_listed_again(informer, listed)
     wait_until_all_ready(informer)
     stopwatch("helm upgrade, until all GPUs were healthy again")
@@ -129,13 +126,13 @@ def test_an_upgrade_is_no_transition(published, informer, kubectl, stopwatch):
     assert after["lastTransitionTime"] == before["lastTransitionTime"]
 
 
-def test_a_publisher_that_was_killed_says_what_it_missed(gpu_node, kubectl, informer, stopwatch):
+def test_a_publisher_that_was_killed_says_what_it_missed(own_node, kubectl, informer, stopwatch):
     wait_until_all_ready(informer)
     before = wait_for_condition(kubectl, "True")
     stopwatch("(all GPUs are healthy)")
-    with without_the_kubelet(gpu_node.cluster):
-        gpu_node.cluster.kill_containers(SIDECAR)
-        gpu_node.breaks(4)
+    with without_the_kubelet(own_node.cluster):
+        own_node.cluster.kill_containers(SIDECAR)
+        own_node.breaks(4)
         wait_for_ready(informer, 4, "False")
         # Nobody is left who could change it; that is what its heartbeat is for.
         after = conditions(kubectl)[TYPE]
@@ -143,7 +140,7 @@ def test_a_publisher_that_was_killed_says_what_it_missed(gpu_node, kubectl, info
         assert (after["status"], after["lastTransitionTime"]) == since
     assert gpu_of(informer, 4).name in wait_for_condition(kubectl, "False")["message"]
     stopwatch("publisher killed, XID 79, kubelet started: the Node's condition is False")
-    gpu_node.is_repaired(4)
+    own_node.is_repaired(4)
     wait_for_condition(kubectl, "True")
 
 
@@ -154,7 +151,7 @@ def may(kubectl, account, namespace):
     return {(row[0], row[-1]) for row in rows if not row[0].startswith("[")}
 
 
-def test_the_publishers_account_may_do_the_least(published, kubectl):
+def test_the_publishers_account_may_do_the_least(own_node, release, kubectl):
     nobody = f"system:serviceaccount:{NAMESPACE}:nobody"
     everywhere = {("nodes", "[get]"), ("nodes/status", "[patch]")}
     for namespace, more in ((NAMESPACE, set()), ("default", {("events", "[create]")})):
@@ -166,7 +163,7 @@ def test_the_publishers_account_may_do_the_least(published, kubectl):
         assert denied.value.stdout == "no\n"
 
 
-def test_no_other_container_has_the_token(published, kubectl):
+def test_no_other_container_has_the_token(own_node, release, kubectl):
     (pod,) = kubectl.pods()
     name, place = pod["metadata"]["name"], "/var/run/secrets/kubernetes.io/serviceaccount"
     look = ("sh", "-c", f"cat {place}/token")
@@ -202,9 +199,9 @@ def remove_condition(cluster):
         assert answer.status == 200
 
 
-def test_after_uninstall_the_condition_stays_until_it_is_removed(published, node, kubectl):
-    published.uninstall()
+def test_after_uninstall_the_condition_stays_until_it_is_removed(own_node, release, kubectl):
+    release.uninstall()
     before = conditions(kubectl)
     assert before[TYPE]["status"] == "True"
-    remove_condition(node.cluster)
+    remove_condition(own_node.cluster)
     assert conditions(kubectl).keys() == before.keys() - {TYPE}
