@@ -182,8 +182,8 @@ def remove_condition(cluster):
     """The page's patch, by hand: this kubectl knows no subresources yet."""
     (patch,) = (
         found[1]
-        for text in blocks(ROOT / "docs/kubernetes.md", "bash")
-        if (found := re.search(r"--subresource=status -p '(.*)'", text))
+        for text in blocks(ROOT / "docs/publishers.md", "bash")
+        if (found := re.search(r"--subresource=status --type=strategic \\\s+-p '(.*)'", text))
     )
     request = urllib.request.Request(
         f"https://{ADDRESS}/api/v1/nodes/{NODE}/status",
