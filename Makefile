@@ -91,7 +91,7 @@ lock: $(TOOLS)  ## Write locks/ anew for what is asked for now (ARGS=--upgrade c
 	$(call say,locking)
 	@UV="$(UV)" PYTHON=$(PYTHON) locks/lock $(ARGS)
 
-# core has no provider in it, all has nvml, dcgm and nvsentinel.
+# core has no plugin in it, all has nvml, dcgm, nvsentinel and the publisher to Kubernetes.
 VARIANT ?= all
 IMAGE_BUILD = UV="$(UV)" PYTHON=.venv/bin/python image/build
 

@@ -17,6 +17,7 @@ from device_api_core.settings import Settings
 UNITS = Path(__file__).resolve().parents[1] / "contrib" / "systemd"
 SERVER = "device-api-server.service"
 PROVIDER = "device-api-provider@.service"
+PUBLISHER = "device-api-kubernetes-publisher.service"
 INSTALLED = "/opt/device-api/bin"
 MOST_EXPOSURE = 16
 """Tenths, of systemd's own 0 (safe) to 10; its word for up to 2.0 is OK."""
@@ -30,7 +31,7 @@ needs_systemd = pytest.mark.skipif(
 @pytest.fixture
 def installed(tmp_path):
     """The units as they would lie in /etc/systemd/system, for the programs of this environment."""
-    for unit in (SERVER, PROVIDER):
+    for unit in (SERVER, PROVIDER, PUBLISHER):
         text = (UNITS / unit).read_text(encoding="utf-8")
         here = str(Path(sys.executable).parent)
         (tmp_path / unit).write_text(text.replace(INSTALLED, here), encoding="utf-8")
@@ -51,7 +52,8 @@ def analyze(*arguments):
 @needs_systemd
 def test_systemd_understands_every_line(installed):
     instance = str(installed / PROVIDER).replace("@", "@nvml")
-    result = analyze("verify", "--man=no", installed / SERVER, instance)
+    units = (installed / SERVER, instance, installed / PUBLISHER)
+    result = analyze("verify", "--man=no", *units)
     # What it does not know it only mentions.
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
@@ -64,7 +66,7 @@ def test_a_line_it_does_not_understand_would_be_noticed(installed):
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", [SERVER, PROVIDER])
+@pytest.mark.parametrize("unit", [SERVER, PROVIDER, PUBLISHER])
 def test_little_is_exposed(installed, unit):
     threshold = f"--threshold={MOST_EXPOSURE}"
     result = analyze("security", "--offline=true", threshold, installed / unit)
@@ -109,9 +111,24 @@ def test_the_example_configuration_is_one_and_uses_what_the_unit_may_write():
     assert int(unit["TimeoutStopSec"]) > stop
 
 
-def test_both_units_are_hardened_alike():
-    server, provider = service(SERVER), service(PROVIDER)
+def test_the_units_are_hardened_alike():
+    server, provider, publisher = service(SERVER), service(PROVIDER), service(PUBLISHER)
     first = list(server).index("NoNewPrivileges")
     for key in list(server)[first:]:
         if key != "TasksMax":
             assert server[key] == provider[key], key
+        # It has no device at all, where they have the driver's.
+        if key not in ("TasksMax", "MemoryMax", "DevicePolicy", "DeviceAllow"):
+            assert server[key] == publisher[key], key
+    assert publisher["PrivateDevices"] == "yes"
+
+
+def test_the_publisher_reads_as_a_consumer_and_alone_has_its_token():
+    settings = Settings(**read_file(str(UNITS / "server.toml")))
+    unit = service(PUBLISHER)
+    assert unit["Environment"] == f"NVIDIA_DEVICE_API=unix://{settings.unix_socket}"
+    # A user of its own: the server's could read all that belongs to it, and it the server's.
+    assert (unit["DynamicUser"], unit["SupplementaryGroups"]) == ("yes", service(SERVER)["Group"])
+    assert "User" not in unit
+    assert "ReadWritePaths" not in unit
+    assert unit["LoadCredential"].startswith("token:/etc/device-api/")

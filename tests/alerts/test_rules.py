@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from device_api_core.exposition.publishing import registry_of_publisher
+from device_api_core.published import Published
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 RULES = ROOT / "charts" / "device-api-server" / "rules"
@@ -94,9 +97,11 @@ def test_no_runbook_is_left_over():
 
 def test_rules_and_runbooks_name_only_metrics_that_exist():
     tool = runpy.run_path(str(ROOT / "tools" / "metrics_page.py"))
-    known = {tool["name_of"](family) for family in tool["registry"]().collect()}
+    registries = (tool["registry"](), registry_of_publisher(Published("kubernetes")))
+    known = {tool["name_of"](family) for each in registries for family in each.collect()}
     known |= {rule["record"] for rule in rules_of("recording.yaml")}
     sources = [*RULES.iterdir(), *RUNBOOKS.iterdir()]
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
-    used = set(re.findall(r"(?<!:)\b(?:device_api_server|grpc_server)_\w+", text))
+    used = set(re.findall(r"(?<!:)\b(?:device_api_(?:server|publisher)|grpc_server)_\w+", text))
+    assert any(name.startswith("device_api_publisher_") for name in used)
     assert not {n for n in used - known if re.sub(r"_(bucket|sum|count)$", "", n) not in known}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kubernetes_validate import validate
 from printed import blocks, helm_commands
 from rendering import CHART, render
 
@@ -50,6 +51,19 @@ def test_there_are_examples_of_values():
 @pytest.mark.parametrize("values", EXAMPLES)
 def test_an_example_of_values_renders(values):
     render(values)
+
+
+@pytest.mark.parametrize("kubernetes", ["1.30", "1.37"])
+def test_the_policy_for_the_publisher_is_one_and_is_about_the_charts_account(kubernetes):
+    (text,) = blocks(ROOT / "docs/security.md", "yaml")
+    policy, binding = yaml.safe_load_all(text)
+    for each in (policy, binding):
+        validate(each, kubernetes, strict=True)
+    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
+    account = render({"kubernetesPublisher": {"enabled": True}}).only("ServiceAccount")["metadata"]
+    (condition,) = policy["spec"]["matchConditions"]
+    named = f"system:serviceaccount:{account['namespace']}:{account['name']}"
+    assert condition["expression"] == f"request.userInfo.username == '{named}'"
 
 
 @pytest.mark.parametrize("page", [ROOT / "docs/kubernetes.md"], ids=lambda page: page.name)

@@ -22,6 +22,7 @@ RELEASES = {
         "dcgm": {"enabled": True, "home": "process", "url": "https://exporter.gpu/metrics"},
         "nvsentinelBridge": {"enabled": True, "home": "sidecar"},
         "providers": {"fan": FAN, "pump_2": {"home": "thread"}},
+        "kubernetesPublisher": {"enabled": True, "options": {"events_per_minute": 5}},
         "podSecurityContext": {"seLinuxOptions": {"type": "spc_t"}},
         "serviceAccount": {"annotations": {"a": "b"}, "automountServiceAccountToken": True},
         "rbac": {"rules": [{"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}]},
@@ -30,6 +31,7 @@ RELEASES = {
         "podLabels": {"a": "b"},
         "networkPolicy": {
             "metricsFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}],
+            "apiServerTo": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
             "extraIngress": [{"ports": [{"port": 1}]}],
             "extraEgress": [{"ports": [{"port": 2}]}],
         },
@@ -68,6 +70,7 @@ RELEASES = {
         "hostNetwork": True,
         "server": {"singleSocket": True},
         "metrics": {"podMonitor": {"enabled": True}},
+        "kubernetesPublisher": {"enabled": True, "metricsPort": 9191},
         "updateStrategy": {"type": "OnDelete", "rollingUpdate": None},
     },
 }
@@ -142,8 +145,11 @@ def test_names_and_labels_join_the_objects(values):
             each["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
         )
         ports = {port["name"] for port in service["spec"]["ports"]}
-        assert {endpoint["port"] for endpoint in each["spec"]["endpoints"]} <= ports
-    assert {each["metadata"]["namespace"] for each in rendered.objects} == {"device-api"}
+        assert {endpoint["port"] for endpoint in each["spec"]["endpoints"]} == ports
+    homes = {each["kind"]: each["metadata"].get("namespace") for each in rendered.objects}
+    assert homes.pop("ClusterRole", None) is homes.pop("ClusterRoleBinding", None) is None
+    assert set(homes.values()) - {"default"} == {"device-api"}
+    assert {kind for kind in homes if homes[kind] == "default"} <= {"Role", "RoleBinding"}
 
 
 @release
@@ -286,6 +292,24 @@ def test_the_network_lets_dcgms_provider_reach_its_exporter(url, port):
     assert ports(policy["egress"]) == {53, port}
 
 
+def test_the_network_lets_the_publisher_reach_the_api_server_and_its_scrapers_in():
+    values = {"kubernetesPublisher": {"enabled": True, "metricsPort": 9191}}
+    policy = render(values).only("NetworkPolicy")["spec"]
+    assert ports(policy["ingress"]) == {8081, 9090, 9191}
+    assert ports(policy["egress"]) == {443, 6443}
+    there, prometheus = {"ipBlock": {"cidr": "192.0.2.1/32"}}, {"podSelector": {}}
+    values["networkPolicy"] = {
+        "apiServerTo": [there],
+        "apiServerPorts": [8443],
+        "metricsFrom": [prometheus],
+    }
+    policy = render(values).only("NetworkPolicy")["spec"]
+    (out,) = policy["egress"]
+    assert out == {"ports": [{"protocol": "TCP", "port": 8443}], "to": [there]}
+    whose = {each["ports"][0]["port"]: each.get("from") for each in policy["ingress"]}
+    assert whose == {8081: None, 9090: [prometheus], 9191: [prometheus]}
+
+
 def test_rules_and_dashboards_of_the_chart_are_rendered_whole(tmp_path):
     bare, chart = tmp_path / "bare", tmp_path / "chart"
     for each in (bare, chart):
@@ -318,13 +342,39 @@ def test_rules_and_dashboards_of_the_chart_are_rendered_whole(tmp_path):
     assert dashboards["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
+def jobs(endpoints):
+    """The name that an endpoint gives its job, by the endpoint's port."""
+    return {
+        endpoint["port"]: each["replacement"]
+        for endpoint in endpoints
+        for each in endpoint.get("relabelings", [])
+        if each["targetLabel"] == "job"
+    }
+
+
 def test_a_pod_monitors_job_has_the_name_that_the_alerts_know():
-    (endpoint,) = render({"metrics": {"podMonitor": {"enabled": True}}}).only("PodMonitor")["spec"][
-        "podMetricsEndpoints"
-    ]
-    assert {"targetLabel": "job", "replacement": "device-api-server-metrics"} in endpoint[
-        "relabelings"
-    ]
+    monitor = render({"metrics": {"podMonitor": {"enabled": True}}}).only("PodMonitor")
+    assert jobs(monitor["spec"]["podMetricsEndpoints"]) == {"metrics": "device-api-server-metrics"}
+
+
+@pytest.mark.parametrize("kind", ["PodMonitor", "ServiceMonitor"])
+def test_the_publishers_job_is_another_one_that_the_alerts_know(kind):
+    mine = {"targetLabel": "cluster", "replacement": "a"}
+    monitor = {"enabled": True, "relabelings": [mine]}
+    values = {"kubernetesPublisher": {"enabled": True}}
+    values["metrics"] = {
+        f"{kind[0].lower()}{kind[1:]}": monitor,
+        "prometheusRule": {"enabled": True},
+    }
+    rendered = render(values, name="r")
+    spec = rendered.only(kind)["spec"]
+    endpoints = spec.get("endpoints") or spec["podMetricsEndpoints"]
+    named = "r-device-api-server-publisher"
+    assert jobs(endpoints)["publisher"] == named
+    assert all(mine in each["relabelings"] for each in endpoints)
+    groups = rendered.only("PrometheusRule")["spec"]["groups"]
+    asked = [rule["expr"] for group in groups for rule in group["rules"]]
+    assert any(f'up{{job="{named}"}}' in each for each in asked)
 
 
 def test_the_notes_say_what_runs_and_warn():
@@ -334,3 +384,6 @@ def test_the_notes_say_what_runs_and_warn():
     assert "WARNING" not in notes
     assert "privileged" in render({"nvml": {"enabled": True, "access": "hostPath"}}).notes
     assert "lets every consumer write" in render({"server": {"singleSocket": True}}).notes
+    assert "condition" not in render().notes
+    publisher = {"enabled": True, "options": {"condition_type": "AllGPUs"}}
+    assert "condition AllGPUs of each Node" in render({"kubernetesPublisher": publisher}).notes

@@ -47,11 +47,14 @@ VALUES = st.fixed_dictionaries(
             st.sampled_from(["fan", "pump_2"]),
             st.fixed_dictionaries({}, optional={"home": HOMES, "options": OPTIONS}),
         ),
+        "kubernetesPublisher": st.fixed_dictionaries({"enabled": SWITCH, "options": OPTIONS}),
         "hostNetwork": SWITCH,
         "metrics": st.fixed_dictionaries({"enabled": SWITCH}),
     },
 )
 PREPARING = "directories"
+PUBLISHER = "kubernetes-publisher"
+TOKEN = "kubernetes-token"
 WRITABLE_BY_ROOT = {"CHOWN", "FOWNER"}
 
 
@@ -86,6 +89,7 @@ def check_pod(pod, directories, privileged):
     for container in containers(pod):
         for mount in container["volumeMounts"]:
             assert mount["name"] != "driver-root" or mount["readOnly"]
+            assert mount["name"] != TOKEN or container["name"] == PUBLISHER
 
 
 def privileged_container(values):
@@ -110,8 +114,10 @@ def test_no_pod_has_more_rights_than_it_needs(values):
     check_pod(test, {"/var/run/device-api"}, None)
     assert all(m["readOnly"] for c in test["containers"] for m in c["volumeMounts"])
     assert rendered.pod.get("hostNetwork", False) is values.get("hostNetwork", False)
-    assert not rendered.of_kind("Role")
-    assert not rendered.of_kind("ClusterRole")
+    publishes = values.get("kubernetesPublisher", {}).get("enabled", False)
+    for kind in ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"):
+        assert len(rendered.of_kind(kind)) == publishes
+    assert ("serviceAccountToken" in str(rendered.pod["volumes"])) is publishes
     assert not rendered.of_kind("Secret")
 
 
@@ -145,6 +151,43 @@ def test_a_sidecar_of_another_image_is_held_to_the_same():
     # It reports, and cannot read or change what belongs to the node.
     mounts = {mount["name"] for mount in sidecar["volumeMounts"]}
     assert mounts == {"config", "providers", "state"}
+
+
+def test_the_publisher_alone_has_a_token_and_reads_what_every_consumer_may():
+    rendered = render({"kubernetesPublisher": {"enabled": True}, "nvml": {"enabled": True}})
+    mounts = {m["name"]: m for m in rendered.container(PUBLISHER)["volumeMounts"]}
+    assert mounts.keys() == {"config", "consumers", TOKEN}
+    assert all(mount["readOnly"] for mount in mounts.values())
+    assert mounts[TOKEN]["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount"
+    (volume,) = (each for each in rendered.pod["volumes"] if each["name"] == TOKEN)
+    token, authority = volume["projected"]["sources"]
+    assert token["serviceAccountToken"] == {"path": "token", "expirationSeconds": 3600}
+    assert authority["configMap"]["name"] == "kube-root-ca.crt"
+
+
+def rules(role):
+    return [(r["apiGroups"], r["resources"], r["verbs"]) for r in role["rules"]]
+
+
+def test_the_publisher_may_do_what_it_has_to_and_nothing_else():
+    rendered = render({"kubernetesPublisher": {"enabled": True}}, name="r")
+    nodes, events = rendered.only("ClusterRole"), rendered.only("Role")
+    assert rules(nodes) == [([""], ["nodes"], ["get"]), ([""], ["nodes/status"], ["patch"])]
+    assert rules(events) == [([""], ["events"], ["create"])]
+    assert events["metadata"]["namespace"] == "default"
+    account = rendered.only("ServiceAccount")["metadata"]
+    for role, binding in (
+        (nodes, rendered.only("ClusterRoleBinding")),
+        (events, rendered.only("RoleBinding")),
+    ):
+        assert binding["roleRef"]["name"] == role["metadata"]["name"]
+        assert binding["roleRef"]["kind"] == role["kind"]
+        assert binding["metadata"].get("namespace") == role["metadata"].get("namespace")
+        (subject,) = binding["subjects"]
+        assert subject["kind"] == "ServiceAccount"
+        assert (subject["name"], subject["namespace"]) == (account["name"], account["namespace"])
+    without = render({"kubernetesPublisher": {"enabled": True}, "rbac": {"create": False}})
+    assert not any("Role" in each["kind"] for each in without.objects)
 
 
 def test_what_runs_as_root_is_two_commands_per_directory():

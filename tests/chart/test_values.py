@@ -10,8 +10,10 @@ from rendering import CHART, render
 
 from device_api_core.cli.main import main
 from device_api_core.cli.provider import run
-from device_api_core.configuration import read_file
+from device_api_core.cli.publish import publish
+from device_api_core.configuration import read_file, read_publisher
 from device_api_core.plugins.discovery import load
+from device_api_core.plugins.publishers import load_publisher
 from device_api_core.settings import Settings
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
@@ -77,6 +79,11 @@ WRONG = [
     ({"image": {"digest": "sha256:1"}}, "/image/digest"),
     ({"providers": {"nvml": {}}}, "nvml"),
     ({"providers": {"fan": {"hom": "thread"}}}, "hom"),
+    ({"kubernetesPublisher": {"enable": True}}, "enable"),
+    ({"kubernetesPublisher": {"graceSeconds": 0}}, "/kubernetesPublisher/graceSeconds"),
+    ({"kubernetesPublisher": {"metricsPort": 0}}, "/kubernetesPublisher/metricsPort"),
+    ({"kubernetesPublisher": {"options": {"a": {"b": 1}}}}, "/kubernetesPublisher/options/a"),
+    ({"networkPolicy": {"apiServerPorts": []}}, "/networkPolicy/apiServerPorts"),
     ({"updateStrategy": {"rollingUpdate": {"maxSurge": 1}}}, "maxSurge"),
     ({"resources": {"limits": {"memory": "lots"}}}, "/resources/limits/memory"),
     ({"securityContext": {"runAsUser": None}}, "runAsUser"),
@@ -113,6 +120,14 @@ CONTRADICTIONS = [
     (
         {"metrics": {"enabled": False, "serviceMonitor": {"enabled": True}}},
         "needs the Service of metrics.enabled",
+    ),
+    (
+        {"kubernetesPublisher": {"enabled": True}, "server": {"unixSocket": ""}},
+        "kubernetesPublisher.enabled needs server.unixSocket",
+    ),
+    (
+        {"kubernetesPublisher": {"enabled": True, "metricsPort": 8081}},
+        "kubernetesPublisher.metricsPort 8081 is a port of the server",
     ),
 ]
 
@@ -216,6 +231,31 @@ def test_a_sidecars_command_is_one_that_exists():
     assert rendered.config["expect_provider"] == ["nvml"]
     assert rendered.config["provider"] == []
     assert rendered.config["providers"]["nvml"] == {"health_check": True, "ignored_xids": []}
+
+
+def test_the_publishers_command_is_one_that_exists_and_takes_its_options(tmp_path, monkeypatch):
+    options = {"interval_seconds": 2.5, "node_name": "${NODE_NAME}", "events": False}
+    publisher = {"enabled": True, "graceSeconds": 7.5, "options": options}
+    rendered = render({"kubernetesPublisher": publisher})
+    sidecar = rendered.container("kubernetes-publisher")
+    assert sidecar["command"] == ["device-api", "publish", "kubernetes"]
+    environment = {each["name"]: each.get("value") for each in sidecar["env"]}
+    with (
+        main.make_context("device-api", ["publish"]) as parent,
+        publish.make_context("publish", ["kubernetes", *sidecar["args"]], parent=parent) as context,
+    ):
+        assert context.params["config"] == "/etc/device-api/server.toml"
+        assert context.params["metrics_address"] == ":9091"
+        assert context.params["grace_seconds"] == 7.5
+    assert environment["NVIDIA_DEVICE_API"] == f"unix://{rendered.config['unix_socket']}"
+    # The server reads the same file, and is not concerned.
+    found = settings(rendered, tmp_path, monkeypatch)
+    assert found == settings(render(), tmp_path, monkeypatch)
+    path = tmp_path / "publisher.toml"
+    path.write_text(rendered.server_toml, encoding="utf-8")
+    read = read_publisher(str(path), "kubernetes")
+    assert read == {**options, "node_name": "gpu-node-07"}
+    assert load_publisher("kubernetes", read).interval_seconds == 2.5
 
 
 def test_the_readme_is_the_one_that_code_gen_writes(load_tool):

@@ -14,6 +14,7 @@ from kubectl import APPLICATION
 from node_consumer import (
     faults,
     gpu_of,
+    wait_for_faults,
     wait_for_ready,
     wait_until_all_ready,
     wait_until_listed_again,
@@ -101,7 +102,7 @@ def test_upgrade_and_rollback_keep_a_consumer_converging(
     own_node.breaks(2)
     wait_for_ready(informer, 2, "False")
     stopwatch("XID 79: not ready at the consumer")
-    told, listed = faults(gpu_of(informer, 2)), informer.progress.lists
+    told, listed = wait_for_faults(informer, 2), informer.progress.lists
     release.roll_back()
     assert uids(kubectl.pods()).isdisjoint(between)
     assert release.revision == revision + 2
@@ -146,9 +147,8 @@ def test_a_fault_and_its_recovery_change_what_is_allocatable(own_node, plugin, s
 def test_a_deleted_pod_comes_back_with_its_faults(own_node, kubectl, plugin, informer, stopwatch):
     wait_until_all_ready(informer)
     own_node.breaks(3)
-    wait_for_ready(informer, 3, "False")
+    told, listed = wait_for_faults(informer, 3), informer.progress.lists
     own_node.wait_for_allocatable(GPUS - 1)
-    told, listed = faults(gpu_of(informer, 3)), informer.progress.lists
     (pod,) = kubectl.pods()
     stopwatch("(a fault)")
     kubectl("delete", "pod", pod["metadata"]["name"])

@@ -257,11 +257,15 @@ def run_in(node, *command):
     return node.run(pod, container, "")
 
 
-def test_its_variant_holds_its_providers_and_the_versions_of_the_lock(node, rootfs, published):
+def test_its_variant_holds_its_plugins_and_the_versions_of_the_lock(node, rootfs, published):
     variant = published["config"]["Labels"]["device-api.variant"]
     said = run_in(node, "device-api", "providers", "-o", "json")
     names = {each["name"] for each in json.loads(said[said.index("{") :])["providers"]}
     assert names == ({"nvml", "dcgm", "nvsentinel"} if variant == "all" else set())
+    said = run_in(node, "device-api", "publishers", "-o", "json")
+    publishers = {each["name"]: each for each in json.loads(said)["publishers"]}
+    assert set(publishers) == ({"kubernetes"} if variant == "all" else set())
+    assert all(each["state"] == "available" for each in publishers.values())
     site = rootfs / "usr/local/lib/python3.11/dist-packages"
     installed = {
         found.metadata["Name"].lower().replace("_", "-"): found.version
@@ -272,7 +276,8 @@ def test_its_variant_holds_its_providers_and_the_versions_of_the_lock(node, root
     ours = {name for name in installed if name.startswith("device-api-")}
     assert {n: v for n, v in installed.items() if n not in ours} == locked
     assert ours - {"device-api-core", "device-api-transport-h2"} == {
-        f"device-api-{n}".replace("nvsentinel", "nvsentinel-bridge") for n in names
+        f"device-api-{n}".replace("nvsentinel", "nvsentinel-bridge")
+        for n in names | set(publishers)
     }
 
 

@@ -10,7 +10,11 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = {
     "core": [ROOT / "pyproject.toml"],
-    "all": [ROOT / "pyproject.toml", *sorted(ROOT.glob("providers/*/pyproject.toml"))],
+    "all": [
+        ROOT / "pyproject.toml",
+        *sorted(ROOT.glob("providers/*/pyproject.toml")),
+        *sorted(ROOT.glob("publishers/*/pyproject.toml")),
+    ],
 }
 ENTRY = re.compile(r"^([a-z0-9-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}", re.MULTILINE)
 

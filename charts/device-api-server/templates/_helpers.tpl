@@ -26,6 +26,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- default $made .Values.serviceAccount.name }}
 {{- end }}
 
+{{- /* What the publisher's roles are called. They lie outside of the release's namespace, where
+another release may have the same name. */}}
+{{- define "device-api-server.publisherName" -}}
+{{- printf "%s-%s-publisher" .Release.Namespace (include "device-api-server.fullname" .) }}
+{{- end }}
+
 {{- define "device-api-server.image" -}}
 {{- with .Values.image -}}
 {{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ default $.Chart.AppVersion .tag }}{{ end }}
@@ -129,6 +135,13 @@ isolate = true
 {{ $name }} = {{ include "device-api-server.toml" $value }}
 {{- end }}
 {{- end }}
+{{- with .Values.kubernetesPublisher }}{{ if .enabled }}
+
+[publishers.kubernetes]
+{{- range $name, $value := .options }}
+{{ $name }} = {{ include "device-api-server.toml" $value }}
+{{- end }}
+{{- end }}{{ end }}
 {{- end }}
 
 {{- /* The Secret with the server's certificate; empty without TLS. */}}
@@ -225,4 +238,23 @@ isolate = true
 files. It has no capabilities in effect all the same, for its user is not root. */}}
 {{- define "device-api-server.driverSecurityContext" -}}
 {{- mergeOverwrite (deepCopy (omit .Values.securityContext "allowPrivilegeEscalation" "capabilities" "seccompProfile")) (dict "privileged" true) | toYaml }}
+{{- end }}
+
+{{- /* What a monitor scrapes besides: {root, monitor}. */}}
+{{- define "device-api-server.publisherEndpoint" }}
+{{- if .root.Values.kubernetesPublisher.enabled }}
+    - port: publisher
+      interval: {{ .monitor.interval }}
+      scrapeTimeout: {{ .monitor.scrapeTimeout }}
+      relabelings:
+        # Another job: it is no server, and sums over servers shall not count it.
+        - targetLabel: job
+          replacement: {{ include "device-api-server.fullname" .root }}-publisher
+        {{- with .monitor.relabelings }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with .monitor.metricRelabelings }}
+      metricRelabelings: {{- toYaml . | nindent 8 }}
+      {{- end }}
+{{- end }}
 {{- end }}

@@ -24,6 +24,7 @@ NODE = "gpu-node-07"
 ADDRESS = "192.0.2.1"
 PODS = "10.244.0.0/24"
 SERVICES = "10.96.0.0/16"
+API_SERVICE = "10.96.0.1"
 TOKEN = "of-the-tests"
 CONTAINERD = "/run/containerd/containerd.sock"
 CGROUP = "/device-api-e2e"
@@ -146,12 +147,13 @@ class Cluster:
 
         eventually(ready, 60, "the node")
 
-    def kill_containers(self) -> None:
-        """End every container of every pod, as a loss of power does."""
-        for task in self.ctr("tasks", "list", "--quiet").split():
+    def kill_containers(self, name: str = "") -> None:
+        """End every container of every pod, as a loss of power does, or those of that name only."""
+        those = (f'labels."io.kubernetes.container.name"=={name}',) if name else ()
+        for container in self.ctr("containers", "list", "--quiet", *those).split():
             subprocess.run(
                 [self.bin / "ctr", f"--address={CONTAINERD}", "--namespace=k8s.io"]
-                + ["tasks", "kill", "--signal=SIGKILL", task],
+                + ["tasks", "kill", "--signal=SIGKILL", container],
                 capture_output=True,
                 check=False,
             )
@@ -180,6 +182,8 @@ class Cluster:
             "kube-apiserver",
             "--etcd-servers=http://127.0.0.1:2379",
             f"--advertise-address={ADDRESS}",
+            # The Service's, so that pods find it without a kube-proxy.
+            "--secure-port=443",
             f"--tls-cert-file={self.scratch / 'server.crt'}",
             f"--tls-private-key-file={key}",
             f"--token-auth-file={self.scratch / 'tokens.csv'}",
@@ -203,13 +207,13 @@ class Cluster:
 
     def _write_files(self) -> None:
         authority = trustme.CA()
-        certificate = authority.issue_cert(ADDRESS, "127.0.0.1")
+        certificate = authority.issue_cert(ADDRESS, API_SERVICE, "127.0.0.1")
         certificate.private_key_pem.write_to_path(self.scratch / "server.key")
         certificate.cert_chain_pems[0].write_to_path(self.scratch / "server.crt")
         authority.cert_pem.write_to_path(self.scratch / "ca.crt")
         (self.scratch / "tokens.csv").write_text(f"{TOKEN},tests,tests,system:masters\n")
         server = {
-            "server": f"https://{ADDRESS}:6443",
+            "server": f"https://{ADDRESS}",
             "certificate-authority": str(self.scratch / "ca.crt"),
         }
         self._write(

@@ -26,6 +26,17 @@ def faults(gpu: Gpu) -> set[Fault]:
     }
 
 
+def wait_for_faults(informer: GpuInformer, index: int) -> set[Fault]:
+    """What is False on a GPU that broke, as soon as that is all of it: the XID, and what the driver
+    asks for. The provider looks for the two at times of their own."""
+
+    def both() -> set[Fault] | None:
+        found = faults(gpu_of(informer, index))
+        return found if {"NVMLReady", "RecoveryActionNone"} <= {each[0] for each in found} else None
+
+    return eventually(both, SECONDS, f"GPU {index} has both faults")
+
+
 def wait_for_ready(informer: GpuInformer, index: int, status: str) -> None:
     what = f"GPU {index} is {status}"
     eventually(lambda: gpu_of(informer, index).ready == status, SECONDS, what)
