@@ -4,6 +4,7 @@ import re
 import signal
 import ssl
 import subprocess
+import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,7 +91,8 @@ def test_a_fault_is_said_of_the_node_and_so_is_its_end(own_node, kubectl, inform
     assert after["lastTransitionTime"] >= before["lastTransitionTime"]
     (warning,) = eventually(lambda: events(kubectl, "Warning"), SECONDS, "an Event")
     assert sick.name in warning["message"]
-    assert warning["involvedObject"]["uid"]
+    # It is among those that people are shown.
+    assert warning["message"] in kubectl("describe", "node", NODE).partition("\nEvents:")[2]
     own_node.is_repaired(2)
     wait_for_condition(kubectl, "True")
     stopwatch("reset: the Node's condition is True")
@@ -142,6 +144,21 @@ def test_a_publisher_that_was_killed_says_what_it_missed(own_node, kubectl, info
     stopwatch("publisher killed, XID 79, kubelet started: the Node's condition is False")
     own_node.is_repaired(4)
     wait_for_condition(kubectl, "True")
+
+
+def test_its_metrics_are_where_the_monitors_look(own_node, release, kubectl):
+    wait_for_condition(kubectl, "True")
+    (pod,) = kubectl.pods()
+    (sidecar,) = (each for each in pod["spec"]["containers"] if each["name"] == SIDECAR)
+    (port,) = (each["containerPort"] for each in sidecar["ports"] if each["name"] == "publisher")
+    with urllib.request.urlopen(
+        f"http://{pod['status']['podIP']}:{port}/metrics", timeout=10
+    ) as page:
+        series = dict(line.rsplit(" ", 1) for line in page.read().decode().splitlines())
+    ours = '{publisher="kubernetes"}'
+    assert float(series[f"device_api_publisher_stale{ours}"]) == 0
+    said = float(series[f"device_api_publisher_last_success_timestamp_seconds{ours}"])
+    assert time.time() - said < 300
 
 
 def may(kubectl, account, namespace):
