@@ -312,7 +312,7 @@ def test_turns_taken_in_advance_are_no_more_turns(steps):
     for gap, advance, part in steps:
         clock.now += gap
         if advance:
-            left = peer.advance(left)
+            left = peer.advance(left, 1.0)
             used = round(left * part)
             turns += [clock.now] * used
             left -= used
@@ -325,13 +325,13 @@ def test_turns_taken_in_advance_are_no_more_turns(steps):
 
 def test_who_has_saved_turns_may_have_them_at_once_and_nobody_else(clock, traffic):
     peer = Peer(Limits(reads=64, burst=4), traffic)
-    assert peer.advance(0) == 4
-    assert peer.advance(0) == 0
-    assert peer.advance(3) == 3
+    assert peer.advance(0, 1.0) == 4
+    assert peer.advance(0, 1.0) == 0
+    assert peer.advance(3, 1.0) == 3
     assert peer.arrive(writes=False) == 0
     assert peer.arrive(writes=False) > 0
     clock.now += 3 / 64
-    assert peer.advance(0) == 1
+    assert peer.advance(0, 1.0) == 1
 
 
 def test_calls_in_advance_count_for_what_one_costs(clock, traffic):
@@ -341,7 +341,7 @@ def test_calls_in_advance_count_for_what_one_costs(clock, traffic):
     for _ in range(200):
         clock.worked += 32 * 0.00025
         clock.now += 32 * 0.00025
-        left = peer.advance(left) - 32
+        left = peer.advance(left, 1.0) - 32
     other.arrive(writes=False)
     assert traffic.pace(peer, clock.now) == pytest.approx(1_600, rel=0.1)
 
@@ -368,3 +368,12 @@ def test_a_lone_peer_owes_nothing_whenever_it_is_heard(clock, traffic):
         assert peer.debt() <= 0
         peer.arrive(writes=False)
         clock.now += 0.001
+
+
+def test_turns_that_would_come_too_late_are_not_taken_in_advance(clock, traffic):
+    """Or a client that then asks for something else would be refused for what it did not have."""
+    slow, fast = (Peer(Limits(reads=reads, burst=32), traffic) for reads in (8, 256))
+    assert slow.advance(0, 0.0625) == 0
+    assert fast.advance(0, 0.0625) == 16
+    assert slow.arrive(writes=False) < 0
+    assert fast.arrive(writes=False) < 0

@@ -125,13 +125,14 @@ class Peer:
         """One of the counted streams is over."""
         self.streams -= 1
 
-    def advance(self, unused: int) -> int:
-        """Take all turns for reads that it has at once; returns how many. ``unused`` are left of
-        those that it took before."""
+    def advance(self, unused: int, seconds: float) -> int:
+        """Take the turns for reads that it has now, no more than as many as come in so many
+        ``seconds``, for which they are meant; returns how many. ``unused`` are left of those that
+        it took before."""
         now = self._traffic.clock()
         rate = min(self._limits.reads, self._traffic.pace(self, now))
         due = max(self._next_read - unused / rate, now - self._limits.burst / rate)
-        turns = max(int((now - due) * rate), 0)
+        turns = max(int(min(now - due, seconds) * rate), 0)
         self._traffic.note(turns - unused)
         self._next_read = due + turns / rate
         return turns

@@ -130,7 +130,7 @@ class Sockets:
         the system has no room for one more."""
     def look(self) -> list[tuple[Any, int, Any]]:
         """Read who is ready, answer what is known, and return what the owners have to be told:
-        owner, notice, value. One look reads 4 KiB of a socket at the most."""
+        owner, notice, value. It looks again until somebody has to be told, for 0.2 ms at most."""
 
 class Wire:
     """The socket of one session. Its owner has to close it before the socket."""

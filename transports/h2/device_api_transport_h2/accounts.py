@@ -42,5 +42,5 @@ class Accounts:
 def grant(account: _engine.Account, peer: Peer, now: float) -> None:
     """Let the engine answer for the peer what is known, for as many calls as are its turn."""
     if account.credit <= 0 or account.credit_until <= now:
-        account.credit = peer.advance(account.credit)
+        account.credit = peer.advance(account.credit, GRANT_SECONDS)
         account.credit_until = now + GRANT_SECONDS

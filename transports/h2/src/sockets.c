@@ -8,15 +8,17 @@
 #include "engine.h"
 
 enum {
-  /* In one look, after which the event loop has its turn. */
+  /* At once. */
   WIRES = 64,
-  /* Of one wire in one look, so that a client that sends without a pause takes turns with the
-   * others. */
+  /* Of one wire at once, so that a client that sends without a pause takes turns with the others. */
   READ_BYTES = 4096,
 };
 
 /* After so long a time of work its owner is told, although there is nothing else to tell. */
 static const double ACCOUNTED_SECONDS = 0.0005;
+
+/* Of one look, beyond which it does not look again: others have the loop, too. */
+static const double LOOK_SECONDS = 0.0002;
 
 /* Owners are told together when all was read, since what they do may change anything. Whoever
  * cannot be told is given up. */
@@ -155,10 +157,10 @@ static PyObject *flush(PyObject *object, PyObject *unused) {
   return notices;
 }
 
-/* Serves up to so many that are ready; returns how many there were. */
-static int serve_ready(Sockets *self, int most, PyObject *notices) {
+/* Returns how many were ready. */
+static int serve_ready(Sockets *self, PyObject *notices) {
   struct epoll_event ready[WIRES];
-  int count = epoll_wait(self->epoll, ready, most, 0);
+  int count = epoll_wait(self->epoll, ready, WIRES, 0);
   /* The collection of garbage may run anything meanwhile, which may close a wire. */
   for (int i = 0; i < count; i++) Py_INCREF((PyObject *)ready[i].data.ptr);
   for (int i = 0; i < count; i++) {
@@ -175,11 +177,10 @@ static PyObject *look(PyObject *object, PyObject *unused) {
   (void)unused;
   PyObject *notices = PyList_New(0);
   if (notices == NULL) return NULL;
-  int left = WIRES, served;
-  do {
-    served = serve_ready((Sockets *)object, left, notices);
-    left -= served;
-  } while (served > 0 && left > 0 && PyList_Size(notices) == 0);
+  double ends = monotonic_seconds() + LOOK_SECONDS;
+  int served;
+  do served = serve_ready((Sockets *)object, notices);
+  while (served > 0 && PyList_Size(notices) == 0 && monotonic_seconds() < ends);
   return notices;
 }
 
