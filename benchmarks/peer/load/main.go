@@ -130,7 +130,7 @@ func main() {
 			found, err = l.obey(c)
 		}
 		if err != nil {
-			fmt.Fprintln(os.Stderr, "load client:", err)
+			fmt.Fprintf(os.Stderr, "load client: %s %s: %v\n", c.Command, c.Target, err)
 			os.Exit(1)
 		}
 		if err := json.NewEncoder(os.Stdout).Encode(found); err != nil {
