@@ -57,6 +57,9 @@ class Session:
     def alive(self) -> bool:
         """Whether there is anything left to say or hear."""
     @property
+    def calmed(self) -> bool:
+        """Whether the peer was ended for sending too much that costs work and carries nothing."""
+    @property
     def crowded(self) -> bool:
         """Whether the peer has more to read than it may have."""
     def receive(self, data: bytes | memoryview, /) -> list[Event]:

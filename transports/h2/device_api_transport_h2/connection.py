@@ -258,7 +258,7 @@ class Connection:
         if self._wire.blocked:
             self._line.stall()
         elif not self._session.alive:
-            self._line.end()
+            self.cut("it sends too much that carries nothing" if self._session.calmed else "")
 
     def _feed(self) -> None:
         for call in tuple(self._hungry):

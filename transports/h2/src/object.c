@@ -207,6 +207,11 @@ bool session_is_alive(const Session *self) {
                                    nghttp2.session_want_write(self->session));
 }
 
+static PyObject *get_calmed(PyObject *object, void *closure) {
+  (void)closure;
+  return PyBool_FromLong(((Session *)object)->calmed);
+}
+
 static PyObject *get_alive(PyObject *object, void *closure) {
   (void)closure;
   return PyBool_FromLong(session_is_alive((Session *)object));
@@ -230,6 +235,7 @@ static PyMethodDef methods[] = {
 
 static PyGetSetDef attributes[] = {
   {"alive", get_alive, NULL, NULL, NULL},
+  {"calmed", get_calmed, NULL, NULL, NULL},
   {"crowded", get_crowded, NULL, NULL, NULL},
   {NULL, NULL, NULL, NULL, NULL},
 };

@@ -126,6 +126,32 @@ async def test_keepalive_at_any_pace_that_clients_choose(served, raw):
     await is_served(raw)
 
 
+async def test_a_ping_for_each_answer_is_no_flood(served, raw):
+    """So grpc-go measures how much may be on its way."""
+    for first in range(1, 6_000, 100):
+        streams = range(first, first + 100, 2)
+        for stream in streams:
+            raw.call(stream, ECHO, b"x")
+            raw.say(PingFrame(0, stream.to_bytes(8, "big")))
+        for stream in streams:
+            assert (await raw.answer(stream)).status == "0"
+    await is_served(raw, 6_001)
+
+
+async def test_who_floods_is_ended_with_a_word_in_the_log(served, raw, caplog):
+    answered = 0
+    while answered < 1_500:
+        raw.say(PingFrame(0, answered.to_bytes(8, "big")))
+        if not isinstance(await raw.frame(), PingFrame) and raw.goaway:
+            break
+        answered += 1
+    assert 1_000 <= answered < 1_500
+    assert raw.goaway.error_code == CALM
+    await raw.end()
+    [record] = [r for r in caplog.records if r.getMessage() == "connection cut"]
+    assert record.outcome == "it sends too much that carries nothing"
+
+
 @pytest.mark.parametrize(
     "frame",
     [
