@@ -21,6 +21,7 @@ Each class names the gRPC status it becomes on the wire (``code``), as the name 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 RATE = "rate"
@@ -125,3 +126,18 @@ class SinkClosed(DeviceApiError):
     too long. ``Provider.run`` should return when it sees this."""
 
     code = "UNAVAILABLE"
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came from, outermost first, for plugins that have to say why a library
+    failed: libraries wrap errors as causes, as arguments and as a ``reason``."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        inner = [arg for arg in current.args if isinstance(arg, BaseException)]
+        reason = getattr(current, "reason", None)
+        if isinstance(reason, BaseException):
+            inner.append(reason)
+        current = inner[0] if inner else current.__cause__ or current.__context__

@@ -44,8 +44,7 @@ class Subscription:
         self._hub = hub
         # Lists, although they are taken from as queues are: an empty deque takes 760 bytes, and
         # these are empty most of the time. The first event of the initial state is the last here.
-        self._initial = list(initial)
-        self._initial.reverse()
+        self._initial = list(initial)[::-1]
         self._queue: list[tuple[float, bytes]] = []
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None

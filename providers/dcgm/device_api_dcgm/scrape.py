@@ -11,7 +11,6 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +21,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
 
+from device_api_core.errors import causes_of
 from device_api_dcgm import __version__
 from device_api_dcgm.options import DcgmOptions, redacted
 
@@ -248,7 +248,7 @@ def _too_long(max_bytes: int) -> str:
 def _explained(error: Exception, options: DcgmOptions) -> ScrapeFailed:
     """In words that do not change from one failure to the next: the libraries' own messages hold
     addresses of objects."""
-    causes = list(_causes(error))
+    causes = list(causes_of(error))
     no_data = f"no data for {options.read_seconds:g} s"
     for type_, kind, text in (
         (
@@ -274,17 +274,3 @@ def _explained(error: Exception, options: DcgmOptions) -> ScrapeFailed:
     if type(error) is OSError:
         return ScrapeFailed(Failure.CREDENTIALS, str(error))
     return ScrapeFailed(Failure.OTHER, f"the request failed ({type(causes[-1]).__name__})")
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came from, outermost first."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        inner = [arg for arg in current.args if isinstance(arg, BaseException)]
-        reason = getattr(current, "reason", None)
-        if isinstance(reason, BaseException):
-            inner.append(reason)
-        current = inner[0] if inner else current.__cause__ or current.__context__

@@ -4,11 +4,12 @@ own hold addresses of objects."""
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import requests
 import urllib3
 
+from device_api_core.errors import causes_of
 from device_api_kubernetes.texts import plain
 
 CONNECT_SECONDS = 5.0
@@ -18,7 +19,7 @@ SAID_BYTES = 300
 
 def explained(error: BaseException, ca_file: str) -> str:
     """What the API server does, or is, that there was no answer."""
-    causes = list(_causes(error))
+    causes = list(causes_of(error))
     text = _of_tls(causes, ca_file) or _of_time(causes) or _of_connection(causes)
     # A missing certificate file, say, is a bare OSError with a message of its own.
     return text or f"cannot be asked: {plain(str(error) or type(error).__name__, SAID_BYTES)}"
@@ -50,17 +51,3 @@ def _of_connection(causes: Sequence[BaseException]) -> str:
             return f"cannot be reached: {cause.strerror}"
     broken = ConnectionError | urllib3.exceptions.ProtocolError
     return "broke the connection" if any(isinstance(c, broken) for c in causes) else ""
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came from, outermost first."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        inner = [arg for arg in current.args if isinstance(arg, BaseException)]
-        reason = getattr(current, "reason", None)
-        if isinstance(reason, BaseException):
-            inner.append(reason)
-        current = inner[0] if inner else current.__cause__ or current.__context__
